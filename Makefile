@@ -1,0 +1,61 @@
+# The tasks of this repository. Humans, hooks and CI run the same ones.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONWARNINGS ?= default
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo up down test unit lint format schemas bench clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## build the virtual environment from the hash-locked requirements
+
+$(VENV)/.installed: requirements/bootstrap.lock requirements/all.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/all.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:  ## resolve the requirements again and write the hash-locked files
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --only-binary :all: \
+	  requirements/bootstrap.in -o requirements/bootstrap.lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --only-binary :all: \
+	  --override requirements/overrides.txt --extra local --extra dev pyproject.toml -o requirements/all.lock
+
+demo: setup  ## audit the licences of the installed packages, end to end
+	@$(BIN)/python -m examples.licence_audit
+
+up: setup  ## start everything on this machine and stay in the foreground
+	@$(BIN)/penstock local up
+
+down: setup  ## stop what `make up` or `make demo` left running
+	@$(BIN)/penstock local down
+
+test: setup  ## all tests, on real Kafka, Postgres, model and processes
+	@$(BIN)/python -m pytest
+
+unit: setup  ## the fast tests only: nothing is started
+	@$(BIN)/python -m pytest -m "not stack and not chaos and not model"
+
+lint: setup  ## ruff, mypy, import-linter, drift of generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m penstock.contracts.generate --check
+
+format: setup  ## format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+schemas: setup  ## write schemas/, asyncapi.yaml and the README's diagram from the registry
+	@$(BIN)/python -m penstock.contracts.generate
+
+bench: setup  ## measure speed on real Kafka and Postgres
+	@$(BIN)/python -m bench
+
+clean:  ## remove the virtual environment and local data
+	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Measures speed on real Kafka and Postgres."""

@@ -1,0 +1,1 @@
+"""Penstock: durable LLM agent workflows on Kafka, model calls batched onto vLLM."""

@@ -1,0 +1,1 @@
+"""What is said: the topic registry, the messages, the envelope and the ids."""

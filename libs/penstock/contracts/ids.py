@@ -1,0 +1,55 @@
+"""Owns identity: every id derives from its cause, so that the same decision always gives the same id.
+
+UUID version 5 (RFC 9562, section 5.5): SHA-1 of a namespace and a name.
+"""
+
+import re
+from uuid import UUID, uuid5
+
+NAMESPACE = UUID("6f0ed0a1-6b0b-5d61-9a63-7a0bb2c1c8b4")
+"""uuid5(NAMESPACE_DNS, "penstock"), written out so that nobody can change it by renaming something."""
+
+RUN_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
+TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+DEFAULT_TENANT = "default"
+
+
+def run_key(tenant: str, run_id: str) -> UUID:
+    """The key of a run: unique per tenant and run id, the same wherever the request arrives."""
+    # A tenant cannot hold a slash (TENANT_PATTERN), so no two pairs share a name.
+    return uuid5(NAMESPACE, f"{tenant}/{run_id}")
+
+
+def request_id(run: UUID, step_path: str, attempt: int) -> UUID:
+    """The id of one attempt of one step: a redelivery or a replay asks under the same id."""
+    return uuid5(run, f"{step_path}#{attempt}")
+
+
+def run_id_from_event(source: str, event_id: str) -> str:
+    """The run id of a request that names none but came with CloudEvents attributes."""
+    return str(uuid5(NAMESPACE, f"event/{source}/{event_id}"))
+
+
+def run_id_from_position(topic: str, partition: int, offset: int) -> str:
+    """The run id of a request that names none and came with no attributes at all."""
+    return str(uuid5(NAMESPACE, f"position/{topic}/{partition}/{offset}"))
+
+
+def event_id(cause: UUID, name: str) -> str:
+    """The CloudEvents id of what `cause` made happen under `name`; unique per (cause, name)."""
+    return str(uuid5(cause, name))
+
+
+def trace_id(run: UUID) -> str:
+    """The W3C trace id (32 hex digits) of a run that came without a `traceparent`."""
+    return run.hex
+
+
+def span_id(request: UUID) -> str:
+    """The W3C span id (16 hex digits) of one attempt of one step."""
+    return request.hex[:16]
+
+
+def traceparent(trace: str, span: str) -> str:
+    """A W3C Trace Context header, version 00, sampled."""
+    return f"00-{trace}-{span}-01"

@@ -1,0 +1,366 @@
+"""Owns the bodies of all messages: what each topic's value holds, and how strictly it is read.
+
+Writers are strict (construct the model), readers tolerant (unknown fields are ignored). Within a major version
+changes are additive. Times are RFC 3339 UTC; money is a decimal string with its currency; durations are `_ms`.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+
+from penstock.contracts.ids import DEFAULT_TENANT, RUN_ID_PATTERN, TENANT_PATTERN
+
+Tenant = Annotated[str, StringConstraints(pattern=f"^{TENANT_PATTERN.pattern}$")]
+RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN.pattern}$")]
+Labels = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=63)],
+        Annotated[str, StringConstraints(max_length=256)],
+    ],
+    Field(max_length=32),
+]
+Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+DecimalString = Annotated[Decimal, PlainSerializer(lambda value: format(value, "f"), return_type=str)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Lane(StrEnum):
+    """How urgent a run is; a lane is a topic of its own for model calls."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+class NextMove(StrEnum):
+    """What to do about a failure: set by the executor that saw it, never read out of a text."""
+
+    RETRY_AFTER = "retry_after"
+    RETRY_ELSEWHERE = "retry_elsewhere"
+    REPAIR_OUTPUT = "repair_output"
+    GIVE_UP = "give_up"
+
+
+class Message(BaseModel):
+    """What every body shares: frozen, tolerant of unknown fields, optional fields absent when not given."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_json(self) -> bytes:
+        """The body as it goes onto the topic: UTF-8 JSON without the optional fields that are not set."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+
+class Money(Message):
+    """An amount with its currency (ISO 4217)."""
+
+    amount: Annotated[DecimalString, Field(ge=0)]
+    currency: Currency = "USD"
+
+
+class Budget(Message):
+    """What a run may spend at most."""
+
+    cost: Money | None = None
+    tokens: Count | None = None
+    model_calls: Count | None = None
+
+
+class Failure(Message):
+    """Why a run failed or was cancelled."""
+
+    code: str
+    message: str
+    step: str | None = None
+
+
+class RunUsage(Message):
+    """What a run has spent so far: finished model calls, their tokens (all buckets) and their cost."""
+
+    model_calls: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cost: Money = Money(amount=Decimal(0))
+
+
+class RunRequested(Message):
+    """Asks for a run. Everything but `workflow` may be left out."""
+
+    workflow: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    input: Any = Field(default_factory=dict)
+    run_id: RunId | None = None
+    tenant: Tenant | None = None
+    labels: Labels = Field(default_factory=dict)
+    priority: Lane = Lane.STANDARD
+    deadline: AwareDatetime | None = None
+    budget: Budget | None = None
+
+
+class SignalKind(StrEnum):
+    """What can be said to a run."""
+
+    CANCEL = "cancel"
+    REDRIVE = "redrive"
+
+
+class RunSignalled(Message):
+    """Says something to a run that has been requested."""
+
+    run_id: RunId
+    tenant: Tenant = DEFAULT_TENANT
+    kind: SignalKind
+    reason: Annotated[str, StringConstraints(max_length=1024)] = ""
+
+
+class RunFinished(Message):
+    """A run's end: `output` where it completed, `error` where it did not."""
+
+    run_id: str
+    workflow: str
+    version: str
+    tenant: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    status: Literal["completed", "failed", "cancelled"]
+    output: Any = None
+    error: Failure | None = None
+    started_at: datetime
+    finished_at: datetime
+    usage: RunUsage = RunUsage()
+
+    @model_validator(mode="after")
+    def _output_or_error(self) -> Self:
+        if (self.status == "completed") != (self.error is None):
+            raise ValueError("a completed run has no error, any other has one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _null_is_an_output(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        if self.status == "completed":
+            body.setdefault("output", None)
+        else:
+            body.pop("output", None)
+        return body
+
+
+class StepPhase(StrEnum):
+    """Where a step is."""
+
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepChange(Message):
+    """One change of one step, as the read side sees it. `preview` is the output where that is small."""
+
+    step: str
+    kind: str
+    phase: StepPhase
+    attempt: int
+    request_id: UUID | None = None
+    route: str | None = None
+    at: datetime
+    preview: Any = None
+    error: Failure | None = None
+
+
+class RunStart(Message):
+    """What the read side learns about a run once, when it starts."""
+
+    input_preview: Any = None
+    priority: Lane = Lane.STANDARD
+    deadline: datetime | None = None
+    started_at: datetime
+
+
+class RunProgressed(Message):
+    """What one batch of decisions changed in one run; `sequence` grows by one with each record of the run."""
+
+    run_key: UUID
+    run_id: str
+    tenant: str
+    workflow: str
+    version: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    sequence: int
+    status: Literal["running", "completed", "failed", "cancelled"]
+    start: RunStart | None = None
+    changes: list[StepChange] = Field(default_factory=list)
+    usage: RunUsage = RunUsage()
+    error: Failure | None = None
+    at: datetime
+
+
+class WorkflowPublished(Message):
+    """A definition, immutable from here on. `definition` is the body of penstock.workflow.Definition."""
+
+    name: str
+    version: str
+    definition: dict[str, Any]
+    published_at: datetime
+
+
+class Attributed(Message):
+    """Whose work it is: goes unchanged from request to outcome to usage."""
+
+    request_id: UUID
+    tenant: str
+    run_key: UUID
+    run_id: str
+    home: int
+    workflow: str
+    version: str
+    step: str
+    attempt: int
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class WorkRequested(Attributed):
+    """What all requests for work share. Past `deadline` nobody awaits the answer."""
+
+    deadline: datetime
+    priority: Lane = Lane.STANDARD
+
+
+class ChatMessage(Message):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class InferenceRequested(WorkRequested):
+    """A model call. `model` is what the pool's engines call the model."""
+
+    pool: str
+    model: str
+    messages: list[ChatMessage]
+    output_schema: dict[str, Any] | None = None
+    max_tokens: Annotated[int, Field(ge=1)]
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: int | None = None
+
+
+class ToolRequested(WorkRequested):
+    """A tool call: `tool` is `server.tool`, and `grants` all that the executor may call for this step."""
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    grants: list[str]
+    idempotent: bool = False
+
+
+class TaskRequested(WorkRequested):
+    """A call of a Python function of the user's."""
+
+    queue: str
+    task: str
+    input: Any = None
+
+
+class WorkError(Message):
+    """A failed attempt: a stable `code` for machines, a message for people, and what to do next."""
+
+    code: str
+    message: str
+    next: NextMove
+    retry_after_ms: Count | None = None
+
+
+class TokenUsage(Message):
+    """Tokens in mutually exclusive buckets: their sum is what the engine processed."""
+
+    input: Count = 0
+    cached_input: Count = 0
+    output: Count = 0
+    reasoning: Count = 0
+
+
+class Timing(Message):
+    """Where one request's time went, in milliseconds."""
+
+    queue_ms: Annotated[float, Field(ge=0)] = 0.0
+    first_token_ms: Annotated[float, Field(ge=0)] | None = None
+    total_ms: Annotated[float, Field(ge=0)] = 0.0
+
+
+class PricedCost(Money):
+    """Money with the version of the price list that it was computed from."""
+
+    price_version: str
+
+
+class WorkCompleted(Attributed):
+    """What all outcomes share: `output` where the attempt succeeded, `error` where it did not."""
+
+    status: Literal["succeeded", "failed"]
+    output: Any = None
+    error: WorkError | None = None
+    executor: str
+    started_at: datetime
+    finished_at: datetime
+
+    @model_validator(mode="after")
+    def _output_or_error(self) -> Self:
+        if (self.status == "succeeded") != (self.error is None):
+            raise ValueError("an attempt that succeeded has no error, any other has one")
+        return self
+
+
+class InferenceCompleted(WorkCompleted):
+    """A model's answer. `output` is the parsed JSON where a schema was asked for, else the text."""
+
+    pool: str
+    model: str
+    engine: str
+    simulated: bool
+    finish_reason: str | None = None
+    usage: TokenUsage = TokenUsage()
+    timing: Timing = Timing()
+    cost: PricedCost | None = None
+
+
+class ToolCompleted(WorkCompleted):
+    """A tool's answer."""
+
+    tool: str
+
+
+class TaskCompleted(WorkCompleted):
+    """A task's return value."""
+
+    task: str
+
+
+class UsageRecorded(Attributed):
+    """What one attempt used. Exactly one per request that reached an executor; counted once by `request_id`."""
+
+    kind: Literal["inference", "tool", "task"]
+    status: Literal["succeeded", "failed"]
+    subject: str
+    """The model, tool or task."""
+    pool: str | None = None
+    lane: Lane | None = None
+    engine: str | None = None
+    simulated: bool = False
+    tokens: TokenUsage = TokenUsage()
+    timing: Timing = Timing()
+    cost: PricedCost
+    recorded_at: datetime

@@ -1,0 +1,1 @@
+"""How a service runs: Kafka, Postgres, settings, telemetry, lifecycle."""

@@ -1,0 +1,1 @@
+"""What authors write: definitions, their checks, tasks and the client."""

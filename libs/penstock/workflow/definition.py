@@ -1,0 +1,181 @@
+"""Owns the shape of a workflow definition: a tree of blocks, data only, immutable once published.
+
+A block's kind is the field that only it has: `chain`, `route`, `parallel`, `model`, `tool`, `task`.
+Strings in `input`, `arguments`, `output`, `prompt` and `system` are MiniJinja templates over the scope (`input`, the
+ids of steps that ended before, `item` and `index` inside a map, `run`); a string that is nothing but one
+`{{ expression }}` stands for the value itself, not for its text. `when` and `map` are bare expressions.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
+WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
+Version = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Template = Annotated[str, StringConstraints(max_length=65536)]
+JsonSchema = dict[str, Any]
+
+SCOPE_NAMES: Final = frozenset({"input", "item", "index", "run"})
+"""Names that the scope has of itself; no step may take one as its id."""
+
+
+class Part(BaseModel):
+    """What every part of a definition shares: closed, so that a misspelled field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Retry(Part):
+    """Exponential back-off with full jitter: before attempt n, random in [0, min(max, initial * 2**(n-2))] ms."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    initial_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 500
+    max_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 30_000
+
+
+class Route(Part):
+    """Where a tier's calls can go: a pool of engines and the model's name there."""
+
+    pool: Identifier
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Leaf(Part):
+    """What all steps share that do work elsewhere."""
+
+    id: Identifier
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Per attempt, from dispatch to answer."""
+    retry: Retry = Retry()
+
+
+class ModelStep(Leaf):
+    """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
+
+    model: Identifier
+    """The tier; its routes are tried in order."""
+    prompt: Template
+    system: Template | None = None
+    output_schema: JsonSchema | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: int | None = None
+
+
+class ToolStep(Leaf):
+    """One call of an MCP tool, `server.tool`. The step is granted this tool and no other."""
+
+    tool: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]+\\.[A-Za-z0-9_./-]+$", max_length=256)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    output_schema: JsonSchema | None = None
+    idempotent: bool = False
+
+
+class TaskStep(Leaf):
+    """One call of a Python function registered with @task."""
+
+    task: Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,254}$")]
+    input: Any = Field(default_factory=dict)
+    queue: Identifier = "default"
+    output_schema: JsonSchema | None = None
+
+
+class Chain(Part):
+    """Steps in order. The output is the last step's, or `output` where that is given."""
+
+    id: Identifier
+    chain: Annotated[list["Block"], Field(min_length=1, max_length=256)]
+    output: Any = None
+
+
+class Case(Part):
+    """One way that a route can take."""
+
+    case: Identifier
+    when: Expression
+    do: "Block"
+
+
+class RouteBlock(Part):
+    """The first case whose `when` holds, else `otherwise`; the choice is recorded. The output is the chosen block's.
+
+    With no case that holds and no `otherwise` the output is null.
+    """
+
+    id: Identifier
+    route: Annotated[list[Case], Field(min_length=1, max_length=64)]
+    otherwise: "Block | None" = None
+
+
+class Sections(Part):
+    """Different blocks side by side. The output maps each section's id to its output."""
+
+    sections: Annotated[list["Block"], Field(min_length=1, max_length=256)]
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    join: Literal["all", "best_effort"] = "all"
+
+
+class Map(Part):
+    """The same block for each item of a list. The output is the list of outputs in the items' order."""
+
+    map: Expression
+    do: "Block"
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    items_max: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    join: Literal["all", "best_effort"] = "all"
+
+
+class Parallel(Part):
+    """Sections or a map. `join: best_effort` puts `{"error": {...}}` in the place of a branch that failed."""
+
+    id: Identifier
+    parallel: Annotated[
+        Annotated[Sections, Tag("sections")] | Annotated[Map, Tag("map")],
+        Discriminator(lambda value: _field_of(value, ("sections", "map"))),
+    ]
+
+
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "model", "tool", "task")
+
+Block = Annotated[
+    Annotated[Chain, Tag("chain")]
+    | Annotated[RouteBlock, Tag("route")]
+    | Annotated[Parallel, Tag("parallel")]
+    | Annotated[ModelStep, Tag("model")]
+    | Annotated[ToolStep, Tag("tool")]
+    | Annotated[TaskStep, Tag("task")],
+    Discriminator(
+        lambda value: _field_of(value, BLOCK_KINDS),
+        custom_error_type="block_kind",
+        custom_error_message="a block needs exactly one of: " + ", ".join(BLOCK_KINDS),
+    ),
+]
+
+
+class Definition(Part):
+    """A workflow: one root block, the tiers that its model steps name, and the schema of its input.
+
+    `version` left out becomes the first twelve hex digits of the content's SHA-256 when it is published.
+    """
+
+    name: WorkflowName
+    version: Version | None = None
+    description: Annotated[str, StringConstraints(max_length=4096)] = ""
+    input: JsonSchema = Field(default_factory=dict)
+    tiers: dict[Identifier, Annotated[list[Route], Field(min_length=1, max_length=8)]] = Field(default_factory=dict)
+    deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
+    steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Leaf attempts that one run may dispatch."""
+    do: Block
+
+
+def _field_of(value: Any, names: tuple[str, ...]) -> str | None:
+    """Which one of `names` the mapping or model has; None where it has none or several."""
+    present = [name for name in names if (name in value if isinstance(value, dict) else hasattr(value, name))]
+    return present[0] if len(present) == 1 else None
+
+
+for _model in (Chain, Case, RouteBlock, Sections, Map, Parallel, Definition):
+    _model.model_rebuild()

@@ -1,0 +1,1 @@
+"""The services: they speak only through the topics of penstock.contracts."""

@@ -1,0 +1,1 @@
+"""Turns inference requests into tokens, keeping the engine's batch full."""

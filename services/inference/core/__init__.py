@@ -1,0 +1,1 @@
+"""Inference arithmetic: admission, pricing, token buckets; pure."""

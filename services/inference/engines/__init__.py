@@ -1,0 +1,1 @@
+"""The engines that inference can drive, behind one protocol."""

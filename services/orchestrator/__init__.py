@@ -1,0 +1,1 @@
+"""Decides what happens next in each run, and nothing else."""

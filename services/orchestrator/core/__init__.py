@@ -1,0 +1,1 @@
+"""The orchestrator's decisions: pure, no I/O, clock or randomness."""

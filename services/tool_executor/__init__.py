@@ -1,0 +1,1 @@
+"""Runs MCP tools with the grants that a request carries, and no more."""
