@@ -1,0 +1,129 @@
+"""Owns what a run is: its row, its step rows, and what one decision says about them."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+from penstock.contracts.messages import (
+    Budget,
+    Failure,
+    InferenceRequested,
+    Lane,
+    Money,
+    RunFinished,
+    RunStart,
+    RunUsage,
+    StepChange,
+    StepPhase,
+    TaskRequested,
+    ToolRequested,
+)
+
+if TYPE_CHECKING:
+    from services.orchestrator.core.frames import Live
+
+StepKind = Literal["model", "tool", "task", "route", "map"]
+RunStatus = Literal["running", "completed", "failed", "cancelled"]
+Request = InferenceRequested | ToolRequested | TaskRequested
+
+NOTHING_SPENT: Final = Decimal(0)
+
+
+@dataclass(slots=True)
+class Step:
+    """One step row: a leaf, or the pinned decision of a route (output: the case) or a map (output: the item count)."""
+
+    path: str
+    kind: StepKind
+    phase: StepPhase
+    attempt: int = 0
+    """The last attempt that was asked for; counts on over routes and redrives. 0: none was."""
+    tries: int = 0
+    """Attempts since the step began or was redriven; `retry.attempts` bounds it."""
+    repairs: int = 0
+    """Attempts on the current route that were asked for because the output before was invalid."""
+    route: int = 0
+    """Index into the tier's routes."""
+    request_id: UUID | None = None
+    """The attempt that is awaited; None where none is."""
+    due_at_ms: int | None = None
+    """While WAITING the attempt's timeout, while RETRYING the time of the next attempt."""
+    dispatched_at_ms: int | None = None
+    output: Any = None
+    error: Failure | None = None
+    """Why it failed; while RETRYING or WAITING again, why the attempt before failed."""
+    model_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal = NOTHING_SPENT
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run has spent so far, over all attempts that answered."""
+
+    model_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal = NOTHING_SPENT
+    currency: str = "USD"
+
+    def to_message(self) -> RunUsage:
+        """The totals as the messages carry them."""
+        return RunUsage(
+            model_calls=self.model_calls,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cost=Money(amount=self.cost, currency=self.currency),
+        )
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. Every field is stored but `live`, which `restore` derives from `steps`."""
+
+    key: UUID
+    tenant: str
+    run_id: str
+    workflow: str
+    version: str
+    home: int
+    status: RunStatus
+    input: Any
+    labels: dict[str, str]
+    priority: Lane
+    budget: Budget | None
+    deadline_at_ms: int
+    traceparent: str | None
+    started_at_ms: int
+    finished_at_ms: int | None = None
+    usage: Usage = field(default_factory=Usage)
+    steps: dict[str, Step] = field(default_factory=dict)
+    output: Any = None
+    error: Failure | None = None
+    sequence: int = 0
+    """How many progress records were written; the shell counts."""
+    redrives: int = 0
+    """How often the run was redriven, so that each of its ends has an id of its own."""
+    live: "Live | None" = field(default=None, compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Decision:
+    """What one event led to. `alarm_at_ms` is what the run's one alarm must be from now on; None: no alarm."""
+
+    run: Run
+    run_changed: bool = False
+    """Whether the run's own row must be written (status, usage, output, error, finish, redrives, deadline)."""
+    steps: list[Step] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    alarm_at_ms: int | None = None
+    changes: list[StepChange] = field(default_factory=list)
+    start: RunStart | None = None
+    finished: RunFinished | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the event changed nothing, as a result that nobody awaits."""
+        return not (self.run_changed or self.steps or self.requests or self.finished)
