@@ -1,1 +1,1 @@
-"""Everything on one machine: real Kafka, real Postgres, a real small model, all services."""
+"""Owns everything on one machine: real Kafka, real Postgres, a real small model and all services, supervised."""
