@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
-from penstock.contracts.messages import NextMove
+from penstock.contracts.messages import NextMove, TaskRequested
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,14 +57,24 @@ class Context:
     labels: Mapping[str, str]
 
 
-_CURRENT: ContextVar[Context] = ContextVar("penstock_task")
+_CURRENT: ContextVar[TaskRequested] = ContextVar("penstock_task")
 set_current = _CURRENT.set
 reset_current = _CURRENT.reset
 
 
 def current() -> Context:
     """The attempt that is running. Raises LookupError outside a task."""
-    return _CURRENT.get()
+    request = _CURRENT.get()
+    return Context(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        run_id=request.run_id,
+        workflow=request.workflow,
+        step=request.step,
+        attempt=request.attempt,
+        deadline=request.deadline,
+        labels=request.labels,
+    )
 
 
 class Task:
