@@ -18,6 +18,7 @@ from pydantic import (
     PlainSerializer,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -34,7 +35,11 @@ Labels = Annotated[
     Field(max_length=32),
 ]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
-DecimalString = Annotated[Decimal, PlainSerializer(lambda value: format(value, "f"), return_type=str)]
+DecimalString = Annotated[
+    Decimal,
+    PlainSerializer(lambda value: format(value, "f"), return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"}),
+]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -53,6 +58,17 @@ class NextMove(StrEnum):
     RETRY_ELSEWHERE = "retry_elsewhere"
     REPAIR_OUTPUT = "repair_output"
     GIVE_UP = "give_up"
+
+
+def _either(success: str, then: dict[str, Any]) -> ConfigDict:
+    """The schema's form of: an output where `status` is `success`, an error where it is not."""
+    return ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"status": {"const": success}}},
+            "then": {**then, "not": {"required": ["error"]}},
+            "else": {"required": ["error"], "not": {"required": ["output"]}},
+        }
+    )
 
 
 class Message(BaseModel):
@@ -128,6 +144,8 @@ class RunSignalled(Message):
 
 class RunFinished(Message):
     """A run's end: `output` where it completed, `error` where it did not."""
+
+    model_config = _either("completed", {"required": ["output"]})
 
     run_id: str
     workflow: str
@@ -309,6 +327,8 @@ class PricedCost(Money):
 
 class WorkCompleted(Attributed):
     """What all outcomes share: `output` where the attempt succeeded, `error` where it did not."""
+
+    model_config = _either("succeeded", {})
 
     status: Literal["succeeded", "failed"]
     output: Any = None

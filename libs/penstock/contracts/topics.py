@@ -50,15 +50,15 @@ class PartitionGroup(StrEnum):
     """One partition that every instance reads whole, in one order."""
 
 
-M = TypeVar("M", bound=m.Message)
+M_co = TypeVar("M_co", bound=m.Message, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Topic(Generic[M]):
+class Topic(Generic[M_co]):
     """One topic, or a family of topics where the name has parameters in braces."""
 
     name: str
-    message: type[M]
+    message: type[M_co]
     key: Key
     producers: frozenset[Service]
     consumers: frozenset[Service]
@@ -219,7 +219,7 @@ TOPICS: tuple[Topic[m.Message], ...] = (
     TASK_REQUESTED,
     TASK_COMPLETED,
     USAGE_RECORDED,
-)  # type: ignore[assignment]  # Topic is invariant in its message; the tuple is only read
+)
 
 DEAD_LETTER_PREFIX = "dlq."
 
@@ -262,7 +262,7 @@ class Deployment:
             case PartitionGroup.BROADCAST:
                 return 1
 
-    def names(self, topic: Topic[M]) -> tuple[str, ...]:
+    def names(self, topic: Topic[m.Message]) -> tuple[str, ...]:
         """The broker topics of a registry entry: one, or one per pool and lane, or one per queue."""
         match topic.parameters:
             case ():
