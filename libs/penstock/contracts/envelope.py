@@ -110,7 +110,7 @@ def decode(
     if value is None:
         raise MalformedEnvelopeError("the record has no value")
     attributes = _attributes(headers)
-    if attributes.get("content-type", "").startswith("application/cloudevents"):
+    if attributes.get("content-type", "").lower().startswith("application/cloudevents"):
         attributes, value = _unwrap(value, attributes)
     return (
         Envelope(

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 NAMESPACE = UUID("6f0ed0a1-6b0b-5d61-9a63-7a0bb2c1c8b4")
 """uuid5(NAMESPACE_DNS, "penstock"), written out so that nobody can change it by renaming something."""
 
-RUN_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
+RUN_ID_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 DEFAULT_TENANT = "default"
 
@@ -28,7 +28,8 @@ def request_id(run: UUID, step_path: str, attempt: int) -> UUID:
 
 def run_id_from_event(source: str, event_id: str) -> str:
     """The run id of a request that names none but came with CloudEvents attributes."""
-    return str(uuid5(NAMESPACE, f"event/{source}/{event_id}"))
+    # Both may hold any character, so the source is a namespace: no two pairs share a name.
+    return str(uuid5(uuid5(NAMESPACE, f"event/{source}"), event_id))
 
 
 def run_id_from_position(topic: str, partition: int, offset: int) -> str:

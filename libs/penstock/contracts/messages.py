@@ -18,7 +18,9 @@ from pydantic import (
     PlainSerializer,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -124,6 +126,14 @@ class RunRequested(Message):
     priority: Lane = Lane.STANDARD
     deadline: AwareDatetime | None = None
     budget: Budget | None = None
+
+    @field_validator("labels", "priority", mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any, field: ValidationInfo) -> Any:
+        # Serializers of other languages write null for what was not set.
+        if value is None:
+            return cls.model_fields[str(field.field_name)].get_default(call_default_factory=True)
+        return value
 
 
 class SignalKind(StrEnum):
