@@ -1,1 +1,1 @@
-"""How a service runs: Kafka, Postgres, settings, telemetry, lifecycle."""
+"""How a service runs: settings, lifecycle, health, telemetry, Kafka and Postgres."""

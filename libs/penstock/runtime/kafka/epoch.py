@@ -1,0 +1,92 @@
+"""Owns one assignment of an in-flight consumer: its partitions, what is buffered, what runs, how far it is."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from penstock.runtime.kafka.broker import Consumer
+from penstock.runtime.kafka.frontier import Frontier
+from penstock.runtime.kafka.records import Received, TopicPartition
+from penstock.runtime.telemetry import Instruments
+
+POLL_MS = 60_000
+"""How long one poll waits for a record; nothing else wakes it, so an idle consumer costs nothing."""
+COMMIT_SECONDS_MAX = 5.0
+NOBODY = TopicPartition("penstock.nobody", 0)
+"""A partition that is never assigned: polling it touches the consumer and takes no records."""
+
+
+class Lane:
+    """One partition: how far it is done, and its instruments."""
+
+    __slots__ = ("_handled", "_seconds", "frontier", "partition")
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.frontier = Frontier()
+        self._seconds: object | None = None
+        self._handled: dict[str, object] = {}
+
+    def observe(self, outcome: str, seconds: float, instruments: Instruments | None, group_id: str) -> None:
+        """Count one finished record."""
+        if instruments is None:
+            return
+        topic = self.partition.topic
+        instruments.handler_seconds.labels(group_id, topic).observe(seconds)
+        instruments.handled.labels(group_id, topic, outcome).inc()
+
+
+class Epoch:
+    """Everything that ends when the partitions are revoked."""
+
+    def __init__(self, assigned: Iterable[TopicPartition], topics: Sequence[str]) -> None:
+        order = {topic: index for index, topic in enumerate(topics)}
+        self.lanes = {partition: Lane(partition) for partition in assigned}
+        self.partitions: list[list[TopicPartition]] = [[] for _ in topics]
+        for partition in sorted(self.lanes):
+            self.partitions[order[partition.topic]].append(partition)
+        self.buffers: list[deque[tuple[Lane, Received]]] = [deque() for _ in topics]
+        self.hungry = [asyncio.Event() for _ in topics]
+        self.pollers: list[asyncio.Task[None]] = []
+        self.tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self.closed = False
+        self.closing: asyncio.Task[None] | None = None
+
+    def take(self) -> tuple[Lane, Received] | None:
+        """The next record, of the most urgent topic that has one."""
+        for buffer, hungry in zip(self.buffers, self.hungry, strict=True):
+            if buffer:
+                taken = buffer.popleft()
+                if not buffer:
+                    hungry.set()
+                return taken
+        return None
+
+    def discard(self, task: "asyncio.Task[None]") -> None:
+        """A task has ended."""
+        self.tasks.pop(task, None)
+
+    def uncommitted(self) -> dict[TopicPartition, int]:
+        """Positions that moved since they were committed."""
+        return {
+            partition: position
+            for partition, lane in self.lanes.items()
+            if (position := lane.frontier.uncommitted) is not None
+        }
+
+    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """These positions are committed."""
+        for partition, position in offsets.items():
+            self.lanes[partition].frontier.committed = position
+
+    def lag(self, group_id: str, consumer: Consumer) -> dict[tuple[str, str, int], int]:
+        """Records not finished, by (group, topic, partition); read by the metrics thread, so on copies."""
+        lags: dict[tuple[str, str, int], int] = {}
+        for partition, lane in list(self.lanes.items()):
+            end = consumer.highwater(partition)
+            position = lane.frontier.position
+            if position is None:
+                position = consumer.fetched_to(partition)
+            if end is not None and position is not None:
+                lags[group_id, partition.topic, partition.partition] = max(0, end - position)
+        return lags

@@ -1,0 +1,313 @@
+"""Owns the executors' consumer shape: always polling, a bounded set of handlers in flight, commits behind them.
+
+An epoch is one assignment: its partitions, buffers and tasks. Whatever ends late belongs to an epoch that is closed
+and changes nothing in the next one. Offsets are committed up to the lowest unfinished record, about once a second,
+when partitions are revoked and at the end, never after the group was left.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+
+from penstock.contracts.envelope import Outgoing
+from penstock.contracts.topics import Service
+from penstock.runtime.errors import Unavailable
+from penstock.runtime.health import Health
+from penstock.runtime.kafka.attempts import Attempts, Outcome
+from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
+from penstock.runtime.kafka.epoch import COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane
+from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.kafka.recent import Recent
+from penstock.runtime.kafka.records import Received, TopicPartition, identity
+from penstock.runtime.kafka.subscription import check_subscription
+from penstock.runtime.telemetry import Instruments, LogEvent, logger
+
+IN_FLIGHT_MAX = 64
+DRAIN_SECONDS = 20.0
+REBALANCE_MARGIN_SECONDS = 5.0
+RECENT_IDS_MAX = 10_000
+RECENT_BYTES_MAX = 64 * 1024 * 1024
+DELIVERIES_MAX = 3
+COMMIT_EVERY_SECONDS = 1.0
+FETCH_RETRY_SECONDS = 1.0
+
+Handler = Callable[[Received], Awaitable[Sequence[Outgoing]]]
+
+
+class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Runs `handler` for every record of `topics`, the urgent topics first; publishes what it answers."""
+
+    def __init__(
+        self,
+        service: Service,
+        topics: Sequence[str],
+        group_id: str,
+        handler: Handler,
+        publisher: Publisher,
+        broker: Broker,
+        *,
+        in_flight_max: int = IN_FLIGHT_MAX,
+        drain_seconds: float = DRAIN_SECONDS,
+        recent_ids_max: int = RECENT_IDS_MAX,
+        recent_bytes_max: int = RECENT_BYTES_MAX,
+        deliveries_max: int = DELIVERIES_MAX,
+        session_seconds: float = 10.0,
+        poll_seconds_max: float = 300.0,
+        health: Health | None = None,
+        instruments: Instruments | None = None,
+    ) -> None:
+        check_subscription(service, topics)
+        self._topics = tuple(topics)
+        self._group_id = group_id
+        self._publisher = publisher
+        self._broker = broker
+        self._in_flight_max = in_flight_max
+        self._drain_seconds = drain_seconds
+        self._settings = GroupSettings(
+            group_id,
+            rebalance_seconds=drain_seconds + REBALANCE_MARGIN_SECONDS,
+            session_seconds=session_seconds,
+            poll_seconds_max=poll_seconds_max,
+        )
+        self._attempts = Attempts(handler, publisher, group_id, deliveries_max)
+        self._recent = Recent(recent_ids_max, recent_bytes_max)
+        self._health = health
+        self._instruments = instruments
+        self._consumer: Consumer | None = None
+        self._epoch: Epoch | None = None
+        self._orphans: dict[asyncio.Task[None], TopicPartition] = {}
+        self._running = 0
+        self._stopping = False
+        self._commit_due: asyncio.TimerHandle | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._failure: asyncio.Future[None] | None = None
+        self._log = logger("consumer").bind(group=group_id)
+        if instruments is not None:
+            instruments.in_flight.labels(group_id).set_function(lambda: self._running)
+            instruments.buffered.labels(group_id).set_function(self._buffered)
+            instruments.lag.add(self._lag)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`, then drain, commit and leave. Raises what makes going on impossible."""
+        self._failure = asyncio.get_running_loop().create_future()
+        try:
+            self._consumer = await connect(self._make_consumer, lambda each: each.start(), self._broker.name, stop)
+        except Unavailable:
+            return
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((stopped, self._failure), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            await self._leave(self._consumer)
+        if self._failure.done():
+            self._failure.result()
+
+    def _make_consumer(self) -> Consumer:
+        self._ready(False, "joining the group")
+        consumer = self._broker.consumer(self._settings)
+        consumer.subscribe(self._topics, listener=self)
+        return consumer
+
+    async def _leave(self, consumer: Consumer) -> None:
+        self._stopping = True
+        self._ready(False, "stopping")
+        if self._epoch is not None:
+            await self._close(self._epoch)
+        for task in list(self._orphans):
+            task.cancel()
+        await asyncio.gather(*self._orphans, return_exceptions=True)
+        await consumer.stop()
+
+    # What the group coordinator tells.
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Drain and commit before the group moves on; what outlives the budget runs on as an orphan."""
+        if revoked:
+            self._log.info(LogEvent.PARTITIONS_REVOKED, count=len(revoked))
+        self._ready(False, "rebalancing")
+        if self._epoch is not None:
+            await self._close(self._epoch)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Begin a new epoch. An orphan whose partition came back is joined by its redelivery, others end."""
+        if self._stopping:
+            return
+        for task, partition in list(self._orphans.items()):
+            if partition not in assigned:
+                task.cancel()
+        epoch = self._epoch = Epoch(assigned, self._topics)
+        for index, partitions in enumerate(epoch.partitions):
+            if partitions:
+                epoch.pollers.append(asyncio.create_task(self._poll(epoch, index, partitions)))
+        self._log.info(LogEvent.PARTITIONS_ASSIGNED, count=len(assigned))
+        self._ready(True, f"{len(assigned)} partitions")
+
+    # Taking records.
+
+    async def _poll(self, epoch: Epoch, index: int, partitions: list[TopicPartition]) -> None:
+        consumer = self._consumer
+        assert consumer is not None
+        buffer, hungry = epoch.buffers[index], epoch.hungry[index]
+        while not epoch.closed:
+            try:
+                await self._publisher.room()
+                while len(buffer) >= self._in_flight_max:
+                    hungry.clear()
+                    await self._wait_polling(consumer, hungry)
+                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=self._in_flight_max)
+            except KafkaError as error:
+                self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
+                if not error.retriable:
+                    self._fail(error)
+                    return
+                await asyncio.sleep(FETCH_RETRY_SECONDS)
+                continue
+            for partition, records in fetched.items():
+                lane = epoch.lanes[partition]
+                for record in records:
+                    lane.frontier.begin(record.offset)
+                    buffer.append((lane, record))
+            self._start_more(epoch)
+
+    async def _wait_polling(self, consumer: Consumer, hungry: asyncio.Event) -> None:
+        """Wait for room, touching the consumer now and then: unpolled, the client would leave the group."""
+        try:
+            await asyncio.wait_for(hungry.wait(), self._settings.poll_seconds_max / 3)
+        except TimeoutError:
+            await consumer.getmany(NOBODY, timeout_ms=0)
+
+    def _start_more(self, epoch: Epoch) -> None:
+        while self._running < self._in_flight_max and not epoch.closed:
+            taken = epoch.take()
+            if taken is None:
+                return
+            lane, record = taken
+            self._running += 1
+            task = asyncio.create_task(self._work(epoch, lane, record))
+            epoch.tasks[task] = lane.partition
+            task.add_done_callback(epoch.discard)
+
+    # Handling one.
+
+    async def _work(self, epoch: Epoch, lane: Lane, record: Received) -> None:
+        started = asyncio.get_running_loop().time()
+        try:
+            outcome = await self._outcome(record)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the consumer must end rather than drop the record
+            self._fail(error)
+        else:
+            lane.frontier.finish(record.offset)
+            self._commit_soon(epoch)
+            lane.observe(outcome, asyncio.get_running_loop().time() - started, self._instruments, self._group_id)
+        finally:
+            self._running -= 1
+            if self._epoch is not None:
+                self._start_more(self._epoch)
+
+    async def _outcome(self, record: Received) -> Outcome:
+        key = identity(record)
+        joined = False
+        while (earlier := self._recent.running(key)) is not None:
+            joined = True
+            await asyncio.wait((earlier,))
+        remembered = self._recent.outputs(key)
+        if remembered is not None:
+            if not joined:
+                await self._attempts.publish(remembered)
+            return Outcome.REMEMBERED
+        task = asyncio.current_task()
+        assert task is not None
+        self._recent.begin(key, task)
+        try:
+            outputs = await self._attempts.answer(record)
+        finally:
+            self._recent.end(key)
+        if outputs is None:
+            return Outcome.DEAD_LETTERED
+        self._recent.remember(key, outputs)
+        return Outcome.DONE
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    # Ending an epoch, committing.
+
+    async def _close(self, epoch: Epoch) -> None:
+        """Once per epoch, whoever asks first; everybody waits for it."""
+        if epoch.closing is None:
+            epoch.closing = asyncio.create_task(self._drain(epoch))
+        await asyncio.shield(epoch.closing)
+
+    async def _drain(self, epoch: Epoch) -> None:
+        epoch.closed = True
+        for poller in epoch.pollers:
+            poller.cancel()
+        await asyncio.gather(*epoch.pollers, return_exceptions=True)
+        tasks = dict(epoch.tasks)
+        failure = self._failure
+        assert failure is not None
+        if tasks and not failure.done():
+            everything = asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait((everything, failure), timeout=self._drain_seconds, return_when="FIRST_COMPLETED")
+        late = {task: partition for task, partition in tasks.items() if not task.done()}
+        if late:
+            self._log.warning(LogEvent.DRAIN_EXCEEDED, count=len(late), drain_seconds=self._drain_seconds)
+        self._orphans.update(late)
+        for task in late:
+            task.add_done_callback(lambda done: self._orphans.pop(done, None) and None)
+        await self._cancel_commit()
+        await self._commit(epoch)
+        if self._epoch is epoch:
+            self._epoch = None
+
+    def _commit_soon(self, epoch: Epoch) -> None:
+        if self._commit_due is None and not epoch.closed:
+            loop = asyncio.get_running_loop()
+            self._commit_due = loop.call_later(COMMIT_EVERY_SECONDS, self._start_commit, epoch)
+
+    def _start_commit(self, epoch: Epoch) -> None:
+        self._commit_due = None
+        if not epoch.closed and (self._committing is None or self._committing.done()):
+            self._committing = asyncio.create_task(self._commit(epoch))
+
+    async def _cancel_commit(self) -> None:
+        if self._commit_due is not None:
+            self._commit_due.cancel()
+            self._commit_due = None
+        if self._committing is not None:
+            self._committing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._committing
+            self._committing = None
+
+    async def _commit(self, epoch: Epoch) -> None:
+        offsets = epoch.uncommitted()
+        if not offsets or self._consumer is None:
+            return
+        try:
+            await asyncio.wait_for(self._consumer.commit(offsets), COMMIT_SECONDS_MAX)
+        except (KafkaError, TimeoutError) as error:
+            # Only a redelivery is at stake, and the recent memory answers that.
+            self._log.warning(LogEvent.COMMIT_FAILED, error=repr(error))
+            self._commit_soon(epoch)
+        else:
+            epoch.committed(offsets)
+
+    # What others may know.
+
+    def _ready(self, ready: bool, detail: str) -> None:
+        if self._health is not None:
+            self._health.set_ready(f"consumer {self._group_id}", ready, detail)
+
+    def _buffered(self) -> int:
+        epoch = self._epoch
+        return 0 if epoch is None else sum(map(len, epoch.buffers))
+
+    def _lag(self) -> Mapping[tuple[str, str, int], int]:
+        epoch, consumer = self._epoch, self._consumer
+        return {} if epoch is None or consumer is None else epoch.lag(self._group_id, consumer)

@@ -1,0 +1,140 @@
+"""Owns the way to Postgres: the pool, numbered migrations, named statements out of .sql files."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import asyncpg
+
+from penstock.runtime.errors import PenstockError, Unavailable
+from penstock.runtime.telemetry import LogEvent, logger
+
+CONNECT_SECONDS = 10.0
+RETRY_SECONDS_MAX = 5.0
+MIGRATION_LOCK = 7_351_882_117
+"""The advisory lock all instances of a service take before they migrate."""
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
+"""What asyncpg raises when Postgres is away rather than unhappy with a statement."""
+
+_NAME = re.compile(r"^--\s*(?P<name>[a-z][a-z0-9_]*):\s*(?P<purpose>\S.*)$", re.MULTILINE)
+_MIGRATION = re.compile(r"^(?P<number>\d{4})_[a-z0-9_]+\.sql$")
+
+
+async def connect_pool(
+    url: str,
+    *,
+    connections_max: int = 8,
+    setup: Callable[[asyncpg.Connection], Coroutine[None, None, None]] | None = None,
+    statement_seconds: float = 30.0,
+    stop: asyncio.Event | None = None,
+) -> asyncpg.Pool:
+    """A pool that has connected once. Waits with back-off while Postgres is away, until `stop` (then Unavailable)."""
+    log = logger("postgres")
+    delay = 0.1
+    while True:
+        pool = asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections_max,
+            timeout=CONNECT_SECONDS,
+            command_timeout=statement_seconds,
+            init=setup,
+        )
+        try:
+            return await pool
+        except AWAY as error:
+            log.warning(LogEvent.POSTGRES_AWAITED, url=without_password(url), error=repr(error))
+            pool.terminate()
+        if stop is not None and await _stopped_within(stop, delay):
+            raise Unavailable("stopped before Postgres answered")
+        if stop is None:
+            await asyncio.sleep(delay)
+        delay = min(delay * 2, RETRY_SECONDS_MAX)
+
+
+async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
+    """Apply the numbered files that this database has not seen, each in a transaction; answers their names."""
+    files = _sql_files(folder)
+    applied: list[str] = []
+    async with pool.acquire() as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+        try:
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migration"
+                " (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+            done = {row["number"] for row in await connection.fetch("SELECT number FROM schema_migration")}
+            for entry in files:
+                match = _MIGRATION.match(entry.name)
+                if match is None:
+                    raise PenstockError(f"{entry.name}: a migration is named 0001_what_it_does.sql")
+                number = int(match["number"])
+                if number in done:
+                    continue
+                async with connection.transaction():
+                    await connection.execute(entry.read_text())
+                    await connection.execute(
+                        "INSERT INTO schema_migration (number, name) VALUES ($1, $2)", number, entry.name
+                    )
+                applied.append(entry.name)
+                logger("postgres").info(LogEvent.MIGRATION_APPLIED, name=entry.name)
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
+    return applied
+
+
+def load_queries(source: Traversable | Path) -> Mapping[str, str]:
+    """The statements of a .sql file (or of all in a folder) by name: `-- name: what it is for`, then the statement."""
+    if source.is_dir():
+        queries: dict[str, str] = {}
+        for entry in _sql_files(source):
+            for name, text in load_queries(entry).items():
+                if name in queries:
+                    raise PenstockError(f"{entry.name}: a second statement named {name}")
+                queries[name] = text
+        return queries
+    return _statements(source.read_text(), source.name)
+
+
+def _sql_files(folder: Traversable | Path) -> list[Traversable | Path]:
+    entries: Iterable[Traversable | Path] = folder.iterdir()
+    return sorted((each for each in entries if each.name.endswith(".sql")), key=lambda each: each.name)
+
+
+def _statements(text: str, file: str) -> dict[str, str]:
+    heads = list(_NAME.finditer(text))
+    queries: dict[str, str] = {}
+    for index, head in enumerate(heads):
+        end = heads[index + 1].start() if index + 1 < len(heads) else len(text)
+        statement = text[head.end() : end].strip().removesuffix(";")
+        if not statement:
+            raise PenstockError(f"{file}: {head['name']} has no statement")
+        if head["name"] in queries:
+            raise PenstockError(f"{file}: a second statement named {head['name']}")
+        queries[head["name"]] = statement
+    return queries
+
+
+def without_password(url: str) -> str:
+    """A database's address as it may stand in a log line."""
+    return re.sub(r"(//[^:/@]+):[^@]*@", r"\1@", url)
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
