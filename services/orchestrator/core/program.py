@@ -1,15 +1,33 @@
-"""Owns compiled definitions: templates and schemas compiled once, ready to be entered."""
+"""Owns compiled definitions: templates and schemas compiled once, ready to be entered by all runs."""
+
+from dataclasses import dataclass
 
 from penstock.workflow.definition import Definition
+from penstock.workflow.schemas import Schema
+from services.orchestrator.core.blocks import BLOCKS
+from services.orchestrator.core.compiler import Compiler, Node
 
 
+@dataclass(frozen=True, slots=True)
 class Program:
     """A definition, compiled: immutable, shared by all its runs."""
 
     name: str
     version: str
+    root: Node
+    input_schema: Schema | None
+    deadline_ms: int
+    steps_max: int
 
 
 def compile_definition(definition: Definition, version: str) -> Program:
     """Raises DefinitionError (a ValueError naming path and fault) when a template or schema does not compile."""
-    raise NotImplementedError
+    compiler = Compiler(definition, BLOCKS)
+    return Program(
+        name=definition.name,
+        version=version,
+        root=compiler.block(definition.do),
+        input_schema=compiler.schema(definition.input, "input"),
+        deadline_ms=max(1, round(definition.deadline_seconds * 1000)),
+        steps_max=definition.steps_max,
+    )

@@ -46,7 +46,7 @@ class Step:
     route: int = 0
     """Index into the tier's routes."""
     request_id: UUID | None = None
-    """The attempt that is awaited; None where none is."""
+    """Of the last attempt; it is awaited while the phase is WAITING."""
     due_at_ms: int | None = None
     """While WAITING the attempt's timeout, while RETRYING the time of the next attempt."""
     dispatched_at_ms: int | None = None

@@ -1,0 +1,397 @@
+"""Owns the one language of expressions and prompts: MiniJinja, strict, with fuel, compiled once.
+
+What the language may do is less than MiniJinja could: functions are `range`, `dict` and `namespace`, and no value's
+methods can be called, because the values are the run's own (`input.update(…)` would change its state).
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from minijinja import Environment, TemplateError
+
+Scope = Callable[[str], Any]
+"""Answers what a name stands for; raises KeyError where nothing has that name."""
+
+FUEL: Final = 100_000
+"""Instructions that one rendering may take: a loop over some thousand items, milliseconds."""
+TEXT_CHARACTERS_MAX: Final = 4_194_304
+DEPTH_MAX: Final = 64
+FUNCTIONS: Final = frozenset({"range", "dict", "namespace"})
+
+_CONSTANTS: Final = frozenset({"true", "false", "none", "True", "False", "None", "not", "loop", "self"})
+_PATH: Final = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\])*"
+_PLAIN_PATH: Final = re.compile(_PATH)
+_FIELD: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]")
+_PLAIN_PIECE: Final = re.compile(r"\{\{\s*(" + _PATH + r")\s*\}\}")
+_WHOLE: Final = re.compile(r"\s*\{\{(.+)\}\}\s*", re.DOTALL)
+_TOKEN: Final = re.compile(r"""%}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*|\S""", re.DOTALL)
+_OPEN: Final = re.compile(r"\{\{|\{%|\{#")
+_RAW: Final = re.compile(r"[-+]?\s*raw\s*[-+]?%}.*?\{%[-+]?\s*endraw\s*[-+]?%}", re.DOTALL)
+
+
+class ExpressionError(ValueError):
+    """A template or expression that does not compile or cannot be evaluated; the message names its source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name that an expression uses: `dotted` as far as it is known (`classify.kind`), `where` inside the value."""
+
+    where: tuple[str | int, ...]
+    dotted: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The scope's name, without fields."""
+        return self.dotted.split(".", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled value: `evaluate` is None where it has no expression and stands for itself."""
+
+    constant: Any
+    evaluate: Callable[[Scope], Any] | None = None
+    references: tuple[Reference, ...] = ()
+
+    def __call__(self, scope: Scope) -> Any:
+        """The value in a scope. Raises ExpressionError."""
+        return self.constant if self.evaluate is None else self.evaluate(scope)
+
+
+def compile_expression(source: str) -> Compiled:
+    """A bare expression, as in `when` and `map`."""
+    return _expression(source.strip(), ())
+
+
+def compile_text(source: str) -> Compiled:
+    """A template whose value is always text, as a prompt."""
+    return _text(source, ())
+
+
+def compile_value(value: Any) -> Compiled:
+    """JSON with templates in its strings; a string that is one `{{ expression }}` stands for the value itself."""
+    return _value(value, (), 0)
+
+
+def _value(value: Any, where: tuple[str | int, ...], depth: int) -> Compiled:
+    if depth > DEPTH_MAX:
+        raise ExpressionError(f"nested deeper than {DEPTH_MAX} levels")
+    if isinstance(value, str):
+        return _string(value, where)
+    if isinstance(value, dict):
+        return _dict({key: _value(item, (*where, key), depth + 1) for key, item in value.items()}, value)
+    if isinstance(value, list):
+        return _list([_value(item, (*where, index), depth + 1) for index, item in enumerate(value)], value)
+    return Compiled(value)
+
+
+def _dict(parts: dict[str, Compiled], value: dict[str, Any]) -> Compiled:
+    moving = [(key, part.evaluate) for key, part in parts.items() if part.evaluate is not None]
+    if not moving:
+        return Compiled(value)
+
+    def evaluate(scope: Scope) -> Any:
+        result = value.copy()
+        for key, part in moving:
+            result[key] = part(scope)
+        return result
+
+    return Compiled(None, evaluate, _references(parts.values()))
+
+
+def _list(parts: list[Compiled], value: list[Any]) -> Compiled:
+    if all(part.evaluate is None for part in parts):
+        return Compiled(value)
+    return Compiled(None, lambda scope: [part(scope) for part in parts], _references(parts))
+
+
+def _references(parts: Iterable[Compiled]) -> tuple[Reference, ...]:
+    return tuple(reference for part in parts for reference in part.references)
+
+
+def _string(source: str, where: tuple[str | int, ...]) -> Compiled:
+    whole = _WHOLE.fullmatch(source)
+    if whole is not None:
+        inner = whole.group(1).removeprefix("-").removesuffix("-").strip()
+        if _parses("{{(" + inner + ")}}"):
+            return _expression(inner, where)
+    return _text(source, where)
+
+
+def _text(source: str, where: tuple[str | int, ...]) -> Compiled:
+    if "{{" not in source and "{%" not in source and "{#" not in source:
+        return Compiled(source)
+    dotted = _undeclared(source, source)
+    _refuse_calls(source, in_code=False)
+    names = _names(dotted)
+    render = _rendering(source, names)
+    plain = _plain_pieces(source)
+    references = tuple(Reference(where, name, source) for name in dotted)
+    if plain is None:
+        return Compiled(None, render, references)
+
+    def evaluate(scope: Scope) -> Any:
+        pieces = []
+        for piece in plain:
+            if isinstance(piece, str):
+                pieces.append(piece)
+                continue
+            value = piece(scope)
+            # Text and whole numbers read the same in Python and MiniJinja; all else is rendered by the real thing.
+            if type(value) is str:
+                pieces.append(value)
+            elif type(value) is int:
+                pieces.append(str(value))
+            else:
+                return render(scope)
+        return "".join(pieces)
+
+    return Compiled(None, evaluate, references)
+
+
+def _plain_pieces(source: str) -> list[str | Callable[[Scope], Any]] | None:
+    """The template as literal text and plain paths; None where it holds anything else."""
+    # MiniJinja drops one newline at the end of a template.
+    split = _PLAIN_PIECE.split(source.removesuffix("\n"))
+    if any(mark in literal for literal in split[::2] for mark in ("{{", "{%", "{#")):
+        return None
+    if any(_head(path) in _CONSTANTS for path in split[1::2]):
+        return None
+    return [_path(part, source) if index % 2 else part for index, part in enumerate(split) if part]
+
+
+def _rendering(source: str, names: tuple[str, ...]) -> Callable[[Scope], str]:
+    environment = _environment()
+    environment.add_template("template", source)
+
+    def render(scope: Scope) -> str:
+        context = {name: _look_up(scope, name, source) for name in names}
+        with _Translated(source):
+            text = environment.render_template("template", **context)
+        if len(text) > TEXT_CHARACTERS_MAX:
+            raise ExpressionError(f"`{_shortened(source)}`: the text is longer than {TEXT_CHARACTERS_MAX} characters")
+        return text
+
+    return render
+
+
+def _expression(source: str, where: tuple[str | int, ...]) -> Compiled:
+    dotted = _undeclared("{{(" + source + ")}}", source)
+    _refuse_calls(source, in_code=True)
+    references = tuple(Reference(where, name, source) for name in dotted)
+    if _PLAIN_PATH.fullmatch(source) and _head(source) not in _CONSTANTS:
+        return Compiled(None, _path(source, source), references)
+    names = _names(dotted)
+    environment = _environment()
+    undefined = f"({source}) is undefined"
+
+    def evaluate(scope: Scope) -> Any:
+        context = {name: _look_up(scope, name, source) for name in names}
+        with _Translated(source):
+            value = environment.eval_expr(source, **context)
+            # The binding answers None for a result that is undefined, strict or not.
+            if value is None and environment.eval_expr(undefined, **context):
+                raise ExpressionError(f"`{_shortened(source)}` is not defined")
+        return _plain_json(value, source)
+
+    return Compiled(None, evaluate, references)
+
+
+def _path(path: str, source: str) -> Callable[[Scope], Any]:
+    """A lookup of `name.field[0]` without the template engine: it is most of what definitions hold."""
+    name = _head(path)
+    fields = tuple(field or int(index) for field, index in _FIELD.findall(path[len(name) :]))
+
+    def evaluate(scope: Scope) -> Any:
+        try:
+            value = scope(name)
+        except KeyError:
+            raise _no_such_name(name, source) from None
+        for field in fields:
+            if (type(value) is dict and field in value) or (
+                type(value) is list and type(field) is int and field < len(value)
+            ):
+                value = value[field]
+            else:
+                raise _no_such_field(path, field, value, source)
+        return value
+
+    return evaluate
+
+
+def _look_up(scope: Scope, name: str, source: str) -> Any:
+    try:
+        return scope(name)
+    except KeyError:
+        raise _no_such_name(name, source) from None
+
+
+def _no_such_name(name: str, source: str) -> ExpressionError:
+    within = "" if name == source else f"`{_shortened(source)}`: "
+    return ExpressionError(f"{within}nothing is called `{name}` here")
+
+
+def _no_such_field(path: str, field: str | int, value: Any, source: str) -> ExpressionError:
+    match value:
+        case dict():
+            known = ", ".join(sorted(value)[:12]) or "none"
+            found = f"there is no field `{field}` (there are: {known})"
+        case list():
+            found = f"a list of {len(value)} has no `{field}`"
+        case _:
+            found = f"{'null' if value is None else type(value).__name__} has no field `{field}`"
+    within = "" if path == source else f"`{_shortened(source)}`: "
+    return ExpressionError(f"{within}`{path}` is not defined: {found}")
+
+
+def _plain_json(value: Any, source: str) -> Any:
+    """The value as JSON knows it: what an expression computed may be a tuple, a method or not finite."""
+    match value:
+        case bool() | None:
+            return value
+        case float() if not math.isfinite(value):
+            raise ExpressionError(f"`{_shortened(source)}` is {value}, which is not a JSON number")
+    if type(value) is str or type(value) is float:
+        return value
+    try:
+        return orjson.loads(orjson.dumps(value))
+    except TypeError as error:
+        raise ExpressionError(f"`{_shortened(source)}` is not a JSON value: {error}") from None
+
+
+def _environment() -> Environment:
+    return Environment(
+        fuel=FUEL,
+        undefined_behavior="strict",
+        filters={"tojson": _tojson, "replace": _replace},
+    )
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    # MiniJinja's own escapes < and > for HTML; a model should read what the value holds.
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None).decode()
+
+
+def _replace(text: str, old: str, new: str) -> str:
+    # MiniJinja's own has no limit: two long inputs make a text of gigabytes.
+    text, old, new = str(text), str(old), str(new)
+    if len(text) + text.count(old) * len(new) > TEXT_CHARACTERS_MAX:
+        raise ExpressionError(f"replace: the text is longer than {TEXT_CHARACTERS_MAX} characters")
+    return text.replace(old, new)
+
+
+class _Translated:
+    """Turns what MiniJinja raises into an ExpressionError that names the source."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, ExpressionError):
+            return
+        if isinstance(error, TemplateError):
+            raise ExpressionError(f"`{_shortened(self.source)}`: {_said(error)}") from None
+        # A panic inside the Rust library is a BaseException of a class that cannot be imported.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ExpressionError(f"`{_shortened(self.source)}`: {error}") from error
+
+
+def _said(error: TemplateError) -> str:
+    if error.kind == "OutOfFuel":
+        return f"it took more than {FUEL} instructions"
+    return error.detail or error.message
+
+
+def _parses(template: str) -> bool:
+    try:
+        _COMPILER.undeclared_variables_in_str(template)
+    except TemplateError:
+        return False
+    return True
+
+
+def _undeclared(template: str, source: str) -> tuple[str, ...]:
+    """The names that a template takes from its scope, dotted as far as they are known, in a fixed order."""
+    with _Translated(source):
+        found = _COMPILER.undeclared_variables_in_str(template, nested=True)
+    return tuple(sorted(name for name in found if name not in FUNCTIONS))
+
+
+_COMPILER: Final = _environment()
+
+
+def _names(dotted: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({name.split(".", 1)[0] for name in dotted}))
+
+
+def _head(path: str) -> str:
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
+def _shortened(source: str) -> str:
+    text = " ".join(source.split())
+    return text if len(text) <= 120 else text[:117] + "…"
+
+
+def _refuse_calls(source: str, *, in_code: bool) -> None:
+    """Raises for every call but that of a filter, a test or one of FUNCTIONS."""
+    before: list[str] = ["", "", ""]
+    for token in _code_tokens(source, in_code=in_code):
+        if token == "(":
+            _refuse_call(source, before)
+        before = [*before[1:], token]
+
+
+def _refuse_call(source: str, before: list[str]) -> None:
+    third, second, called = before
+    if not (called[:1].isalpha() or called[:1] == "_" or called[:1] in (")", "]", "}", '"', "'")):
+        return  # a parenthesis that groups
+    if called in ("and", "or", "not", "in", "is", "if", "else", "elif", "set", "for", "filter", "recursive"):
+        return
+    if second == "|" or second == "is" or (third == "is" and second == "not"):
+        return
+    if second == "filter" or (second != "." and called in FUNCTIONS):
+        return
+    name = f"`{second}{called}(…)`" if second == "." else f"`{called}(…)`"
+    raise ExpressionError(
+        f"`{_shortened(source)}`: {name} cannot be called; use a filter (`value | upper`) "
+        f"or one of the functions {', '.join(sorted(FUNCTIONS))}"
+    )
+
+
+def _code_tokens(source: str, *, in_code: bool) -> Iterator[str]:
+    """The tokens that MiniJinja takes for code; all of a bare expression, what is in tags of a template."""
+    if in_code:
+        yield from _TOKEN.findall(source)
+        return
+    opened = _OPEN.search(source)
+    while opened is not None:
+        position = opened.end()
+        match opened.group():
+            case "{#":
+                end = source.find("#}", position)
+                position = len(source) if end < 0 else end
+            case "{%" if (raw := _RAW.match(source, position)) is not None:
+                position = raw.end()
+            case _:
+                depth = 0
+                for match in _TOKEN.finditer(source, position):
+                    token, position = match.group(), match.end()
+                    # Inside brackets MiniJinja takes no `}}` for the end of the tag: `{{ {'a': {}} }}`.
+                    if depth == 0 and token in ("}", "%}"):
+                        break
+                    depth += (token in ("(", "[", "{")) - (token in (")", "]", "}", "%}"))
+                    yield token
+                yield ";"
+        opened = _OPEN.search(source, position)

@@ -1,0 +1,17 @@
+"""Owns the block kinds: one module each, one dict."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from penstock.workflow.definition import Chain, ModelStep, Parallel, RouteBlock, TaskStep, ToolStep
+from services.orchestrator.core.blocks import chain, model, parallel, route, task, tool
+from services.orchestrator.core.compiler import Compiler, Node
+
+BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
+    Chain: chain.compile_chain,
+    RouteBlock: route.compile_route,
+    Parallel: parallel.compile_parallel,
+    ModelStep: model.compile_model,
+    ToolStep: tool.compile_tool,
+    TaskStep: task.compile_task,
+}

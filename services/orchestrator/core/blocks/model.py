@@ -1,0 +1,55 @@
+"""Owns `model`: one model call on the tier's present route."""
+
+from typing import Any
+
+from penstock.contracts.messages import ChatMessage, InferenceRequested
+from penstock.workflow.definition import ModelStep
+from penstock.workflow.expressions import Compiled, Scope
+from services.orchestrator.core.compiler import Compiler, Node
+from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
+from services.orchestrator.core.state import Step
+from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
+
+
+class ModelNode(LeafNode):
+    """A compiled model step."""
+
+    __slots__ = ("block", "prompt", "system")
+
+    def __init__(self, block: ModelStep, compiler: Compiler) -> None:
+        schema = compiler.schema(block.output_schema, f"{block.id}.output_schema")
+        super().__init__(block, "model", schema, compiler.routes(block.model, block.id))
+        self.block = block
+        self.prompt: Compiled = compiler.text(block.prompt, f"{block.id}.prompt")
+        self.system: Compiled | None = (
+            None if block.system is None else compiler.text(block.system, f"{block.id}.system")
+        )
+
+    def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
+        """The conversation: system, prompt and, where the answer before was invalid, what was wrong with it."""
+        messages = []
+        if self.system is not None:
+            messages.append(ChatMessage(role="system", content=evaluated(self.system, scope, "system")))
+        messages.append(ChatMessage(role="user", content=evaluated(self.prompt, scope, "prompt")))
+        if step.repairs and step.error is not None and step.error.code == OUTPUT_INVALID:
+            text = f"Your answer before was refused: {step.error.message}. Answer again, with that put right."
+            messages.append(ChatMessage(role="user", content=text))
+        size_bytes = sum(text_bytes(message.content) for message in messages)
+        if size_bytes > VALUE_BYTES_MAX:
+            raise TooLargeError("prompt", size_bytes)
+        route = self.routes[step.route]
+        return InferenceRequested(
+            pool=route.pool,
+            model=route.model,
+            messages=messages,
+            output_schema=self.block.output_schema,
+            max_tokens=self.block.max_tokens,
+            temperature=self.block.temperature,
+            seed=self.block.seed,
+            **attribution,
+        )
+
+
+def compile_model(block: ModelStep, compiler: Compiler) -> Node:
+    """The model step."""
+    return ModelNode(block, compiler)

@@ -1,0 +1,180 @@
+"""Owns `parallel`: sections side by side, or one block for each item of a list, never more at once than allowed.
+
+`join: all` fails with the first branch that fails and cancels the others; `best_effort` puts the failure in the
+failed branch's place.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, cast
+
+from penstock.contracts.messages import Failure, StepPhase
+from penstock.workflow.definition import Map, Parallel, Sections
+from penstock.workflow.expressions import Compiled, ExpressionError
+from services.orchestrator.core.compiler import Compiler, Node
+from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
+from services.orchestrator.core.state import Step
+from services.orchestrator.core.turn import Turn
+
+
+class BranchesFrame(Frame, ABC):
+    """An open parallel block: branches are begun in order, `max_concurrency` at once."""
+
+    __slots__ = ("_active", "_begun", "_best_effort", "_max_concurrency", "outputs")
+
+    def __init__(self, block: Sections | Map, count: int, parent: Frame, slot: int, path: str) -> None:
+        super().__init__(parent, slot, path, {})
+        self.outputs: list[Any] = [None] * count
+        self._active = 0
+        self._begun = 0
+        self._max_concurrency = block.max_concurrency
+        self._best_effort = block.join == "best_effort"
+
+    @abstractmethod
+    def begin(self, turn: Turn, slot: int) -> Answer:
+        """Enters the branch in `slot`."""
+
+    @abstractmethod
+    def joined(self) -> Any:
+        """The block's output from those of all branches."""
+
+    def child_ended(self, turn: Turn, slot: int, answer: Succeeded | Failed) -> Answer:
+        """Makes room for the next branch."""
+        self._active -= 1
+        failed = self._take(turn, slot, answer)
+        return failed if failed is not None else self.go_on(turn)
+
+    def go_on(self, turn: Turn) -> Answer:
+        """Begins branches while there is room."""
+        while self._begun < len(self.outputs) and self._active < self._max_concurrency:
+            slot = self._begun
+            self._begun += 1
+            answer = self.begin(turn, slot)
+            if answer is None:
+                self._active += 1
+                continue
+            failed = self._take(turn, slot, answer)
+            if failed is not None:
+                return failed
+        return Succeeded(self.joined()) if self._active == 0 else None
+
+    def _take(self, turn: Turn, slot: int, answer: Succeeded | Failed) -> Failed | None:
+        """Keeps a branch's output; answers with its failure where that is the whole block's."""
+        if isinstance(answer, Succeeded):
+            self.outputs[slot] = answer.output
+            return None
+        if self._best_effort:
+            self.outputs[slot] = {"error": answer.failure.model_dump()}
+            return None
+        turn.cancel_below(self.path)
+        return answer
+
+
+class SectionsFrame(BranchesFrame):
+    """Open sections."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: "SectionsNode", parent: Frame, slot: int, path: str) -> None:
+        super().__init__(node.block, len(node.children), parent, slot, path)
+        self._node = node
+
+    def begin(self, turn: Turn, slot: int) -> Answer:
+        """Enters a section."""
+        child = self._node.children[slot]
+        return child.enter(turn, self, slot, f"{self.path}/{child.id}")
+
+    def joined(self) -> Any:
+        """Each section's output under its id."""
+        return {child.id: output for child, output in zip(self._node.children, self.outputs, strict=True)}
+
+
+class MapFrame(BranchesFrame):
+    """An open map."""
+
+    __slots__ = ("_items", "_node")
+
+    def __init__(self, node: "MapNode", items: list[Any], parent: Frame, slot: int, path: str) -> None:
+        super().__init__(node.block, len(items), parent, slot, path)
+        self._node = node
+        self._items = items
+
+    def begin(self, turn: Turn, slot: int) -> Answer:
+        """Enters the block for one item."""
+        child = self._node.child
+        item = Enclosure(self, slot, f"{self.path}[{slot}]", {"item": self._items[slot], "index": slot})
+        return child.enter(turn, item, 0, f"{item.path}/{child.id}")
+
+    def joined(self) -> Any:
+        """The outputs in the items' order."""
+        return self.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class SectionsNode:
+    """Compiled sections."""
+
+    id: str
+    block: Sections
+    children: tuple[Node, ...]
+
+    def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
+        """Begins as many sections as may run at once."""
+        return SectionsFrame(self, parent, slot, path).go_on(turn)
+
+
+@dataclass(frozen=True, slots=True)
+class MapNode:
+    """A compiled map."""
+
+    id: str
+    block: Map
+    items: Compiled
+    child: Node
+
+    def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
+        """Counts the items, unless the row says how many there are, and begins as many as may run at once."""
+        step = turn.run.steps.get(path)
+        items: list[Any] = []
+        if step is None or step.phase is StepPhase.RETRYING:
+            step, items = self._count(turn, parent, path)
+        elif step.error is None:
+            items = self.items(parent.find)
+        if step.error is not None:
+            return Failed(step.error)
+        return MapFrame(self, items[: cast(int, step.output)], parent, slot, path).go_on(turn)
+
+    def _count(self, turn: Turn, parent: Frame, path: str) -> tuple[Step, list[Any]]:
+        step = Step(path, "map", StepPhase.COMPLETED)
+        items: list[Any] = []
+        try:
+            items = self.items(parent.find)
+            fault = self._fault(items)
+        except ExpressionError as error:
+            fault = f"map: {error}"
+        if fault is None:
+            step.output = len(items)
+        else:
+            step.phase = StepPhase.FAILED
+            step.error = Failure(code="expression_failed", message=fault, step=path)
+        turn.run.steps[path] = step
+        turn.changed(step, preview=step.output)
+        return step, items
+
+    def _fault(self, items: Any) -> str | None:
+        if not isinstance(items, list):
+            return f"map: `{self.block.map}` is not a list but {type(items).__name__}"
+        if len(items) > self.block.items_max:
+            return f"map: `{self.block.map}` has {len(items)} items; items_max allows {self.block.items_max}"
+        return None
+
+
+def compile_parallel(block: Parallel, compiler: Compiler) -> Node:
+    """Sections or a map."""
+    inner = block.parallel
+    match inner:
+        case Sections():
+            return SectionsNode(block.id, inner, tuple(compiler.block(child) for child in inner.sections))
+        case Map():
+            items = compiler.expression(inner.map, f"{block.id}.parallel.map")
+            return MapNode(block.id, inner, items, compiler.block(inner.do))

@@ -1,0 +1,34 @@
+"""Owns `tool`: one call of an MCP tool, with the grant for this tool and no other."""
+
+from typing import Any
+
+from penstock.contracts.messages import ToolRequested
+from penstock.workflow.definition import ToolStep
+from penstock.workflow.expressions import Compiled, Scope
+from services.orchestrator.core.compiler import Compiler, Node
+from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
+from services.orchestrator.core.state import Step
+
+
+class ToolNode(LeafNode):
+    """A compiled tool step."""
+
+    __slots__ = ("arguments", "idempotent", "tool")
+
+    def __init__(self, block: ToolStep, compiler: Compiler) -> None:
+        super().__init__(block, "tool", compiler.schema(block.output_schema, f"{block.id}.output_schema"))
+        self.tool = block.tool
+        self.idempotent = block.idempotent
+        self.arguments: Compiled = compiler.value(block.arguments, f"{block.id}.arguments")
+
+    def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> ToolRequested:  # noqa: ARG002  # only a model's request depends on it
+        """The tool's name, its arguments and the one grant."""
+        arguments = bounded(evaluated(self.arguments, scope, "arguments"), "arguments")
+        return ToolRequested(
+            tool=self.tool, arguments=arguments, grants=[self.tool], idempotent=self.idempotent, **attribution
+        )
+
+
+def compile_tool(block: ToolStep, compiler: Compiler) -> Node:
+    """The tool step."""
+    return ToolNode(block, compiler)

@@ -1,0 +1,71 @@
+"""Owns how blocks are compiled: what a compiled block is, and what the block kinds use to compile themselves."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from penstock.workflow.definition import Block, Definition, Route
+from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
+from penstock.workflow.schemas import Schema, SchemaError, compile_schema
+from services.orchestrator.core.frames import Answer, Frame
+from services.orchestrator.core.turn import Turn
+
+
+class DefinitionError(ValueError):
+    """A definition that does not compile; the message names the path and the fault."""
+
+
+class Node(Protocol):
+    """A compiled block."""
+
+    @property
+    def id(self) -> str:
+        """The block's id, its part of the step paths."""
+
+    def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
+        """Begins the block at `path`; its end goes to `parent` under `slot`."""
+
+
+class Compiler:
+    """Compiles one definition; the blocks call it for what is inside them."""
+
+    def __init__(self, definition: Definition, kinds: "Mapping[type, Callable[[Any, Compiler], Node]]") -> None:
+        self._tiers = definition.tiers
+        self._kinds = kinds
+
+    def block(self, block: Block) -> Node:
+        """Any block, by its kind. Raises DefinitionError."""
+        return self._kinds[type(block)](block, self)
+
+    def routes(self, tier: str, block_id: str) -> tuple[Route, ...]:
+        """A tier's routes, in order."""
+        if tier not in self._tiers:
+            raise DefinitionError(f"{block_id}.model: there is no tier `{tier}`")
+        return tuple(self._tiers[tier])
+
+    def value(self, value: Any, where: str) -> Compiled:
+        """JSON with templates in its strings."""
+        try:
+            return compile_value(value)
+        except ExpressionError as error:
+            raise DefinitionError(f"{where}: {error}") from None
+
+    def text(self, source: str, where: str) -> Compiled:
+        """A template whose value is text."""
+        try:
+            return compile_text(source)
+        except ExpressionError as error:
+            raise DefinitionError(f"{where}: {error}") from None
+
+    def expression(self, source: str, where: str) -> Compiled:
+        """A bare expression."""
+        try:
+            return compile_expression(source)
+        except ExpressionError as error:
+            raise DefinitionError(f"{where}: {error}") from None
+
+    def schema(self, schema: dict[str, Any] | None, where: str) -> Schema | None:
+        """A JSON Schema; None where it allows everything."""
+        try:
+            return compile_schema(schema)
+        except SchemaError as error:
+            raise DefinitionError(f"{where}: {error}") from None

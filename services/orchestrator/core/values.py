@@ -1,0 +1,37 @@
+"""Owns the limits on values: what is portable JSON, how large it may be, how much of it the read side sees."""
+
+from typing import Any, Final
+
+import orjson
+
+VALUE_BYTES_MAX: Final = 524_288
+"""JSON bytes of what one request carries, one step returns and one run takes and gives."""
+PREVIEW_BYTES_MAX: Final = 2_048
+
+
+class NotPortableError(ValueError):
+    """A value that not every JSON reader can hold, as an integer beyond 64 bits."""
+
+
+def portable(value: Any) -> tuple[Any, int]:
+    """The value as it will be read back, and its size as JSON. Raises NotPortableError."""
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError as error:
+        raise NotPortableError(str(error)) from None
+    # NaN and infinities become null when they are written; the value in memory must not differ from the stored one.
+    if b"null" in encoded:
+        value = orjson.loads(encoded)
+    return value, len(encoded)
+
+
+def preview(value: Any) -> Any:
+    """The value where it is small, else None."""
+    if value is None:
+        return None
+    return value if len(orjson.dumps(value)) <= PREVIEW_BYTES_MAX else None
+
+
+def text_bytes(text: str) -> int:
+    """The size of a text in UTF-8; exact only where that can matter."""
+    return len(text) if len(text) * 4 <= VALUE_BYTES_MAX else len(text.encode(errors="surrogatepass"))
