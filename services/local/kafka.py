@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from services.local import probes
 from services.local.part import PartSpec
 from services.local.ports import LOOPBACK
@@ -132,7 +134,7 @@ def locked_jars() -> tuple[tuple[str, str], ...]:
 
 def jars_folder() -> Path:
     """The folder that holds exactly the locked jars, shared by all local stacks of this user; fetched when missing."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+    cache = user_cache_path("penstock")
     folder = cache / f"kafka-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -67,15 +67,13 @@ async def connect_pool(
 async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
     """Apply the numbered files that this database has not seen, each in a transaction; answers their names."""
     files = _sql_files(folder)
+    statements = load_queries(Path(__file__).with_name("migration.sql"))
     applied: list[str] = []
     async with pool.acquire() as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+        await connection.execute(statements["lock_migrations"], MIGRATION_LOCK)
         try:
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_migration"
-                " (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-            )
-            done = {row["number"] for row in await connection.fetch("SELECT number FROM schema_migration")}
+            await connection.execute(statements["create_migrations"])
+            done = {row["number"] for row in await connection.fetch(statements["applied_migrations"])}
             for entry in files:
                 match = _MIGRATION.match(entry.name)
                 if match is None:
@@ -85,13 +83,11 @@ async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
                     continue
                 async with connection.transaction():
                     await connection.execute(entry.read_text())
-                    await connection.execute(
-                        "INSERT INTO schema_migration (number, name) VALUES ($1, $2)", number, entry.name
-                    )
+                    await connection.execute(statements["record_migration"], number, entry.name)
                 applied.append(entry.name)
                 logger("postgres").info(LogEvent.MIGRATION_APPLIED, name=entry.name)
         finally:
-            await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
+            await connection.execute(statements["unlock_migrations"], MIGRATION_LOCK)
     return applied
 
 
