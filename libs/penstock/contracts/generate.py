@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,9 +89,9 @@ def generated(root: Path, *, consumers_first: bool = False) -> dict[Path, str]:
     return files
 
 
-def orphans(root: Path) -> list[Path]:
-    """Files under schemas/ that no registry entry accounts for."""
-    known = set(generated(root))
+def orphans(root: Path, files: Iterable[Path]) -> list[Path]:
+    """Files under schemas/ that are neither among the generated ones nor golden messages nor history."""
+    known = set(files)
     for topic in TOPICS:
         for example in examples(root, topic):
             for path in (example, example.with_name(example.stem + HEADERS_SUFFIX), example.with_suffix(".key")):
@@ -104,12 +104,13 @@ def orphans(root: Path) -> list[Path]:
 def drift(root: Path) -> list[str]:
     """What is not as the registry says: missing, stale or orphaned files."""
     found = []
-    for path, content in generated(root).items():
+    files = generated(root)
+    for path, content in files.items():
         if not (root / path).exists():
             found.append(f"{path}: missing")
         elif (root / path).read_text() != content:
             found.append(f"{path}: stale")
-    return found + [f"{path}: nothing in the registry accounts for it" for path in orphans(root)]
+    return found + [f"{path}: nothing in the registry accounts for it" for path in orphans(root, files)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

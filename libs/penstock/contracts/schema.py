@@ -5,6 +5,7 @@ Draft 7 without references, which AsyncAPI and the validators of all common lang
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -80,6 +81,7 @@ def _identity(topic: Topic[Message], role: str) -> str:
     return f"urn:penstock:schema:{entity(topic)}:{major(topic)}:{role}"
 
 
+@cache
 def _written(model: type[Message]) -> Schema:
     generated = model.model_json_schema(mode="validation", schema_generator=_WithoutFieldTitles)
     definitions = generated.pop("$defs", {})

@@ -152,7 +152,7 @@ BREAKING: dict[str, tuple[list[Edit], str, str, Order]] = {
     "another condition": ([lambda root: root.update(then={"required": ["output", "name"]})], "", "then changed", NONE),
     "a condition gone": ([lambda root: root.pop("if")], "", "if", NONE),
     "a number in steps": ([within("ratio", multipleOf=0.5)], "ratio", "multipleOf", NONE),
-}  # fmt: skip
+}  # fmt: skip  # a table reads better in rows
 
 
 @pytest.mark.parametrize("edits", ADDITIVE.values(), ids=ADDITIVE)
