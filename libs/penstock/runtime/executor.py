@@ -1,0 +1,38 @@
+"""Owns what every executor does around its handler: a publisher, a consumer per group, and their end in order."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.runtime.kafka.broker import KafkaBroker
+from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
+from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.service import Context
+
+
+async def execute(
+    context: Context[Any], groups: Mapping[str, Sequence[str]], handler: Handler, *, in_flight_max: int
+) -> None:
+    """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group."""
+    settings = context.settings
+    broker = KafkaBroker(settings.kafka_bootstrap_servers)
+    publisher = Publisher(context.service, broker, instruments=context.instruments)
+    await publisher.start()
+    try:
+        async with asyncio.TaskGroup() as consumers:
+            for group_id, topics in groups.items():
+                consumer = InFlightConsumer(
+                    context.service,
+                    topics,
+                    group_id,
+                    handler,
+                    publisher,
+                    broker,
+                    in_flight_max=in_flight_max,
+                    drain_seconds=settings.drain_seconds,
+                    health=context.health,
+                    instruments=context.instruments,
+                )
+                consumers.create_task(consumer.run(context.stop))
+    finally:
+        await publisher.stop()

@@ -1,0 +1,185 @@
+"""Tests of reading requests and writing their answers; the message models are the judge."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.contracts.envelope import Envelope, Headers, decode, to_headers
+from penstock.contracts.ids import event_id, request_id, run_key
+from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded
+from penstock.contracts.topics import TASK_COMPLETED, USAGE_RECORDED, Service
+from penstock.runtime.errors import Poison
+from penstock.runtime.work import OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
+
+AT_MS = 1_795_000_000_123
+KEY = run_key("default", "order-1")
+ANSWERS = Answers(Service.WORKER, TASK_COMPLETED, "task", "worker-1")
+
+
+@dataclass
+class Record:
+    value: bytes | None
+    headers: Headers = field(default_factory=list)
+    topic: str = "penstock.task.default.requested.v1"
+    partition: int = 1
+    offset: int = 42
+    timestamp: int = AT_MS
+    key: bytes | None = None
+
+
+def a_request(**changes: Any) -> TaskRequested:
+    given_fields: dict[str, Any] = {
+        "request_id": request_id(KEY, "a/b", 1),
+        "tenant": "default",
+        "run_key": KEY,
+        "run_id": "order-1",
+        "home": 3,
+        "workflow": "w",
+        "version": "1",
+        "step": "a/b",
+        "attempt": 1,
+        "labels": {"team": "blau-grün"},
+        "deadline": datetime.fromtimestamp(AT_MS / 1000 + 60, UTC),
+        "queue": "default",
+        "task": "t",
+        "input": {"a": None},
+    }
+    return TaskRequested(**{**given_fields, **changes})
+
+
+def headers(**changes: Any) -> Headers:
+    return to_headers(Envelope("cause-1", "t", "s", "2026-11-21T00:00:00Z", traceparent="00-1-2-01", **changes))
+
+
+def test_a_request_is_read_with_its_cause_and_trace() -> None:
+    work = read(TaskRequested, Record(a_request().to_json(), headers()), home_partitions=4)
+
+    assert work.request == a_request()
+    assert (work.cause, work.traceparent, work.requested_at_ms) == (b"cause-1", b"00-1-2-01", AT_MS)
+    assert not work.expired(AT_MS + 59_999)
+    assert work.expired(AT_MS + 60_000)
+
+
+def test_a_request_without_headers_is_read_and_its_position_is_the_cause() -> None:
+    work = read(TaskRequested, Record(a_request().to_json()), home_partitions=4)
+
+    assert work.cause == b"penstock.task.default.requested.v1/1/42"
+
+
+def test_a_structured_event_is_read() -> None:
+    event = {"specversion": "1.0", "id": "e-1", "source": "s", "type": "t", "data": orjson.loads(a_request().to_json())}
+    record = Record(orjson.dumps(event), [("content-type", b"application/cloudevents+json")])
+
+    work = read(TaskRequested, record, home_partitions=4)
+
+    assert (work.request, work.cause) == (a_request(), b"e-1")
+
+
+def test_somebody_elses_header_is_no_reason_to_refuse() -> None:
+    record = Record(a_request().to_json(), [*headers(), ("x-other", b"\xff\xfe")])
+
+    assert read(TaskRequested, record, home_partitions=4).cause == b"cause-1"
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (Record(None), "no value"),
+        (Record(b"{"), "Invalid JSON"),
+        (Record(b'{"home": 1}'), "request_id: Field required"),
+        (Record(a_request().to_json(), [("ce_id", b"\xff")]), "not UTF-8"),
+        (Record(a_request(home=4).to_json()), "home 4 is not one of 4 partitions"),
+        (Record(a_request(home=-1).to_json()), "home -1"),
+    ],
+)
+def test_what_nobody_could_read_or_answer_is_poison(record: Record, reason: str) -> None:
+    with pytest.raises(Poison, match=reason):
+        read(TaskRequested, record, home_partitions=4)
+
+
+def answer(outcome: Outcome, **changes: Any) -> tuple[TaskCompleted, UsageRecorded]:
+    work = read(TaskRequested, Record(a_request(**changes).to_json(), headers()), home_partitions=4)
+    completed, usage = ANSWERS.records(work, "t", outcome)
+    return TaskCompleted.model_validate_json(completed.value), UsageRecorded.model_validate_json(usage.value)
+
+
+def test_the_answers_are_what_the_models_would_write() -> None:
+    outcome = Outcome(AT_MS + 7, 12.3456, output=b'{"n":null}', completed={"task": "t"})
+
+    completed, usage = answer(outcome)
+
+    expected = a_request()
+    attribution = {name: getattr(expected, name) for name in ("request_id", "run_key", "home", "step", "labels")}
+    assert {name: getattr(completed, name) for name in attribution} == attribution
+    assert {name: getattr(usage, name) for name in attribution} == attribution
+    assert (completed.status, completed.output, completed.error) == ("succeeded", {"n": None}, None)
+    assert (completed.executor, completed.task) == ("worker-1", "t")
+    assert (usage.timing.queue_ms, usage.timing.total_ms, int(usage.cost.amount)) == (7.0, 19.346, 0)
+    # and not a byte that the models do not know
+    work = read(TaskRequested, Record(expected.to_json(), headers()), home_partitions=4)
+    records = ANSWERS.records(work, "t", outcome)
+    assert set(orjson.loads(records[0].value)) <= set(TaskCompleted.model_fields)
+    assert set(orjson.loads(records[1].value)) <= set(UsageRecorded.model_fields)
+
+
+def test_the_outcome_goes_home_and_the_headers_say_why_it_exists() -> None:
+    work = read(TaskRequested, Record(a_request().to_json(), headers()), home_partitions=4)
+
+    completed, usage = ANSWERS.records(work, "t", Outcome(AT_MS, 0.0, output=b"1", completed={"task": "t"}))
+
+    assert (completed.topic, completed.partition) == (TASK_COMPLETED.name, 3)
+    assert (usage.topic, usage.partition, usage.key) == (USAGE_RECORDED.name, None, b"default")
+    for record, topic in ((completed, TASK_COMPLETED), (usage, USAGE_RECORDED)):
+        envelope, _ = decode(record.topic, 0, 0, 0, record.headers, record.value)
+        assert envelope.id == event_id(work.request.request_id, topic.event_type)
+        assert envelope == Envelope(
+            id=envelope.id,
+            type=topic.event_type,
+            source="penstock/worker",
+            time="2026-11-18T11:06:40.123Z",
+            tenant="default",
+            correlation_id="order-1",
+            causation_id="cause-1",
+            traceparent="00-1-2-01",
+        )
+
+
+def test_a_failure_carries_its_code_and_no_output() -> None:
+    error = failed("tool_failed", "x" * 5000, NextMove.RETRY_AFTER, 1500)
+
+    completed, usage = answer(Outcome(AT_MS, 1.0, error=error, completed={"task": "t"}))
+
+    assert (completed.status, usage.status) == ("failed", "failed")
+    assert completed.error is not None
+    assert (completed.error.code, completed.error.retry_after_ms) == ("tool_failed", 1500)
+    assert len(completed.error.message) == 2000
+
+
+def test_an_output_over_the_limit_is_a_failure_that_names_the_limit() -> None:
+    outcome = Outcome(AT_MS, 1.0, output=b'"' + b"x" * OUTPUT_BYTES_MAX + b'"', completed={"task": "t"})
+
+    completed, _ = answer(outcome)
+
+    assert completed.error is not None
+    assert (completed.error.code, completed.error.next) == ("value_too_large", NextMove.GIVE_UP)
+    assert str(OUTPUT_BYTES_MAX) in completed.error.message
+
+
+@given(tenant=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True), labels=st.dictionaries(st.text(), st.text()))
+def test_whoever_the_work_is_for_the_answers_can_be_read(tenant: str, labels: dict[str, str]) -> None:
+    completed, usage = answer(Outcome(AT_MS, 0.0, completed={"task": "t"}), tenant=tenant, labels=labels)
+
+    assert (completed.tenant, usage.tenant) == (tenant, tenant)
+    assert completed.labels == usage.labels == labels
+    assert completed.output is None
+
+
+@given(st.uuids(), st.text())
+def test_event_ids_are_version_five_uuids(cause: UUID, name: str) -> None:
+    assert event_id(cause, name) == str(uuid5(cause, name))

@@ -1,0 +1,245 @@
+"""Owns how an executor reads a request for work and answers it: one completed and one usage record per attempt.
+
+The values are put together from JSON fragments instead of message models, because a worker answers thousands a second
+and the models cost more than the tasks; a test holds them to the models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, Generic, Literal, TypeVar
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from penstock.contracts.envelope import Headers, MalformedEnvelopeError, Outgoing, decode
+from penstock.contracts.ids import event_id
+from penstock.contracts.messages import NextMove, WorkError, WorkRequested
+from penstock.contracts.topics import USAGE_RECORDED, Service, Topic
+from penstock.runtime.errors import Poison
+from penstock.runtime.kafka.records import Received
+
+OUTPUT_BYTES_MAX: Final = 512 * 1024
+"""A larger output would not fit the broker's record limit of 1 MiB beside its run's state."""
+
+NO_COST: Final[Mapping[str, str]] = {"amount": "0", "currency": "USD", "price_version": "none"}
+
+R = TypeVar("R", bound=WorkRequested)
+
+
+@dataclass(slots=True)
+class Work(Generic[R]):
+    """A request as it came off its topic. `cause` is its CloudEvents id, `requested_at_ms` the record's timestamp."""
+
+    request: R
+    cause: bytes
+    traceparent: bytes | None
+    requested_at_ms: int
+    deadline_at_ms: float
+
+    def expired(self, at_ms: int) -> bool:
+        """Whether nobody awaits the answer any more."""
+        return at_ms >= self.deadline_at_ms
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an attempt ended: `output` (JSON) or `error`, and what only this executor's messages hold.
+
+    Times on one line, from the request's arrival on its topic: `queue_ms` until the work began, `total_ms` until it
+    ended; an executor that streams adds `first_token_ms` between them.
+    """
+
+    started_at_ms: int
+    elapsed_ms: float
+    output: bytes | None = None
+    error: WorkError | None = None
+    first_token_ms: float | None = None
+    completed: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, str] = field(default_factory=lambda: NO_COST)
+
+
+def failed(code: str, message: str, next: NextMove = NextMove.GIVE_UP, retry_after_ms: int | None = None) -> WorkError:
+    """A failure as a value; messages are cut, because they travel in every record of a run."""
+    return WorkError(code=code, message=message[:2000], next=next, retry_after_ms=retry_after_ms)
+
+
+def read(message: type[R], record: Received, home_partitions: int) -> Work[R]:
+    """The request that a record holds. Raises Poison where nobody could ever read or answer it."""
+    try:
+        cause, traceparent, value = _envelope(record)
+        request = message.model_validate_json(value)
+    except (MalformedEnvelopeError, ValidationError) as error:
+        raise Poison(f"not a {message.__name__}: {_reason(error)}") from error
+    if not 0 <= request.home < home_partitions:
+        raise Poison(f"home {request.home} is not one of {home_partitions} partitions: nobody could be answered")
+    return Work(request, cause, traceparent, record.timestamp, request.deadline.timestamp() * 1000)
+
+
+class Answers:
+    """Writes the two records that answer a request, for one service and one topic of outcomes."""
+
+    __slots__ = ("_completed", "_completed_headers", "_executor", "_kind", "_usage_headers")
+
+    def __init__(
+        self,
+        service: Service,
+        completed: Topic[Any],
+        kind: Literal["inference", "tool", "task"],
+        executor: str,
+    ) -> None:
+        self._completed: Final = completed
+        self._completed_headers: Final = _FixedHeaders(service, completed)
+        self._usage_headers: Final = _FixedHeaders(service, USAGE_RECORDED)
+        self._kind: Final = kind
+        self._executor: Final = executor
+
+    def records(self, work: Work[Any], subject: str, outcome: Outcome) -> list[Outgoing]:
+        """The outcome, sent to the run's home, and what it used."""
+        outcome = _limited(outcome)
+        request: WorkRequested = work.request
+        finished_at = _rfc3339(outcome.started_at_ms + int(outcome.elapsed_ms))
+        attribution = _attribution(request)[:-1] + b","
+        queue_ms = max(0, outcome.started_at_ms - work.requested_at_ms)
+        timing: dict[str, float] = {"queue_ms": queue_ms, "total_ms": round(queue_ms + outcome.elapsed_ms, 3)}
+        if outcome.first_token_ms is not None:
+            timing["first_token_ms"] = round(queue_ms + outcome.first_token_ms, 3)
+        status = "succeeded" if outcome.error is None else "failed"
+        completed = {
+            "status": status,
+            "executor": self._executor,
+            "started_at": _rfc3339(outcome.started_at_ms),
+            "finished_at": finished_at,
+            **outcome.completed,
+        }
+        if self._kind == "inference":
+            completed["timing"] = timing
+        usage = {
+            "kind": self._kind,
+            "status": status,
+            "subject": subject,
+            "timing": timing,
+            "cost": outcome.cost,
+            "recorded_at": finished_at,
+            **outcome.usage,
+        }
+        run_key = str(request.run_key).encode()
+        headers = _headers_of(work, finished_at.encode())
+        return [
+            Outgoing(
+                topic=self._completed.name,
+                key=run_key,
+                value=_with_result(attribution + orjson.dumps(completed)[1:], outcome),
+                headers=self._completed_headers.beside(headers, request.request_id),
+                partition=request.home,
+            ),
+            Outgoing(
+                topic=USAGE_RECORDED.name,
+                key=request.tenant.encode(),
+                value=attribution + orjson.dumps(usage)[1:],
+                headers=self._usage_headers.beside(headers, request.request_id),
+            ),
+        ]
+
+
+class _FixedHeaders:
+    """The CloudEvents headers of one topic: all that is the same for every record is encoded once."""
+
+    __slots__ = ("_event_type", "_fixed")
+
+    def __init__(self, service: Service, topic: Topic[Any]) -> None:
+        self._event_type: Final = topic.event_type
+        self._fixed: Final = (
+            ("ce_specversion", b"1.0"),
+            ("ce_type", topic.event_type.encode()),
+            # Without the instance: a redelivery to another one must give the same (source, id).
+            ("ce_source", f"penstock/{service.value}".encode()),
+            ("content-type", b"application/json"),
+        )
+
+    def beside(self, of_the_work: Headers, request_id: UUID) -> Headers:
+        return [*self._fixed, ("ce_id", event_id(request_id, self._event_type).encode()), *of_the_work]
+
+
+def _headers_of(work: Work[Any], at: bytes) -> Headers:
+    """The headers that both answers of one request share."""
+    request: WorkRequested = work.request
+    headers = [
+        ("ce_time", at),
+        ("ce_tenant", request.tenant.encode()),
+        ("ce_correlationid", request.run_id.encode()),
+        ("ce_causationid", work.cause),
+    ]
+    if work.traceparent is not None:
+        headers.append(("traceparent", work.traceparent))
+    return headers
+
+
+def _with_result(value: bytes, outcome: Outcome) -> bytes:
+    if outcome.error is not None:
+        return value[:-1] + b',"error":' + outcome.error.to_json() + b"}"
+    return value[:-1] + b',"output":' + (outcome.output or b"null") + b"}"
+
+
+def _limited(outcome: Outcome) -> Outcome:
+    if outcome.output is None or len(outcome.output) <= OUTPUT_BYTES_MAX:
+        return outcome
+    message = f"the output has {len(outcome.output)} bytes, the limit is {OUTPUT_BYTES_MAX}"
+    return replace(outcome, output=None, error=failed("value_too_large", message))
+
+
+def _attribution(request: WorkRequested) -> bytes:
+    return orjson.dumps(
+        {
+            "request_id": request.request_id,
+            "tenant": request.tenant,
+            "run_key": request.run_key,
+            "run_id": request.run_id,
+            "home": request.home,
+            "workflow": request.workflow,
+            "version": request.version,
+            "step": request.step,
+            "attempt": request.attempt,
+            "labels": request.labels,
+        }
+    )
+
+
+def _envelope(record: Received) -> tuple[bytes, bytes | None, bytes]:
+    """Cause, traceparent and body. Our own records are read at a glance, anybody else's by the book."""
+    cause = traceparent = None
+    for name, raw in record.headers:
+        if raw is None or not raw.isascii() or raw.startswith(b"application/cloudevents"):
+            break
+        if name == "ce_id":
+            cause = raw
+        elif name == "traceparent":
+            traceparent = raw
+    else:
+        if cause and record.value is not None:
+            return cause, traceparent, record.value
+    envelope, value = decode(
+        record.topic, record.partition, record.offset, record.timestamp, record.headers, record.value
+    )
+    parent = envelope.traceparent
+    return envelope.id.encode(), None if parent is None else parent.encode(), value
+
+
+def _reason(error: Exception) -> str:
+    """Where the record is wrong, without its contents: a dead letter's headers are read by more people."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    faults = error.errors(include_url=False, include_context=False, include_input=False)[:3]
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults)
+
+
+@lru_cache(maxsize=64)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+
+
+def _rfc3339(at_ms: int) -> str:
+    return f"{_second(at_ms // 1000)}{at_ms % 1000:03d}Z"

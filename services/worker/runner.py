@@ -1,0 +1,96 @@
+"""Owns running one task: from a request's record to its two answers."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Any, Final
+
+from penstock.contracts.envelope import Outgoing
+from penstock.contracts.messages import NextMove, TaskRequested, WorkError
+from penstock.runtime.kafka.records import Received
+from penstock.runtime.telemetry import logger
+from penstock.runtime.work import Answers, Outcome, failed, read
+from penstock.workflow import task as tasks
+from services.worker.events import Event
+
+_log = logger("worker")
+
+
+class TaskRunner:
+    """Runs tasks: async functions on the loop, plain ones in `threads`, each until its deadline at most.
+
+    A plain function cannot be stopped: past its deadline the answer goes out and its thread stays busy until it ends.
+    """
+
+    def __init__(self, answers: Answers, threads: Executor, home_partitions: int, now_ms: Callable[[], int]) -> None:
+        self._answers: Final = answers
+        self._threads: Final = threads
+        self._home_partitions: Final = home_partitions
+        self._now_ms: Final = now_ms
+
+    async def handle(self, record: Received) -> Sequence[Outgoing]:
+        """Answers one record. Raises Poison for one that cannot be read."""
+        work = read(TaskRequested, record, self._home_partitions)
+        request = work.request
+        started_at_ms = self._now_ms()
+        if work.expired(started_at_ms):
+            result: bytes | WorkError = failed("deadline_exceeded", "the deadline had passed before the task began")
+            elapsed_ms = 0.0
+        else:
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            result = await self._result(request, (work.deadline_at_ms - started_at_ms) / 1000)
+            elapsed_ms = (clock() - began) * 1000
+        outcome = Outcome(started_at_ms, elapsed_ms, completed={"task": request.task})
+        if isinstance(result, bytes):
+            outcome.output = result
+        else:
+            outcome.error = result
+        return self._answers.records(work, request.task, outcome)
+
+    async def _result(self, request: TaskRequested, timeout_seconds: float) -> bytes | WorkError:
+        task = tasks.find(request.task)
+        if task is None:
+            known = ", ".join(tasks.registered()) or "none"
+            return failed("unknown_task", f"no task is called {request.task!r} here; known: {known}")
+        try:
+            arguments = task.arguments(request.input)
+        except tasks.InputInvalidError as error:
+            return failed("input_invalid", str(error))
+        token = tasks.set_current(request)
+        try:
+            async with asyncio.timeout(timeout_seconds) as limit:
+                return task.output_json(await self._call(task, arguments))
+        except tasks.Failed as error:
+            return failed(error.code, error.message, error.next, error.retry_after_ms)
+        except tasks.OutputInvalidError as error:
+            return failed("output_invalid", str(error))
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise  # ours: the drain budget is over
+            return failed("task_failed", "the task was cancelled from inside", _AGAIN)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
+            if limit.expired() and isinstance(error, TimeoutError):
+                return failed("timeout", f"the task ran into its deadline after {timeout_seconds:.1f} s", _AGAIN)
+            _log.warning(Event.TASK_FAILED, task=request.task, request_id=str(request.request_id), exc_info=True)
+            return failed("task_failed", f"{type(error).__name__}: {error}", _AGAIN)
+        finally:
+            tasks.reset_current(token)
+
+    async def _call(self, task: tasks.Task, arguments: dict[str, Any]) -> Any:
+        if task.is_async:
+            return await task.function(**arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, copy_context().run, _call_plain, task, arguments)
+
+
+_AGAIN: Final = NextMove.RETRY_AFTER
+
+
+def _call_plain(task: tasks.Task, arguments: dict[str, Any]) -> Any:
+    try:
+        return task.function(**arguments)
+    except StopIteration as error:  # a future cannot carry it: whoever awaits would wait for ever
+        raise RuntimeError("the task raised StopIteration") from error
