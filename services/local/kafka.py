@@ -9,14 +9,12 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from services.local import probes
-from services.local.part import PartSpec
+from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK
 from services.local.process import Command
 
@@ -68,14 +66,22 @@ class JarsError(RuntimeError):
     """The broker's jars could not be brought here, or are not the locked ones."""
 
 
-def kafka_part(folder: Path, port: int, controller_port: int) -> PartSpec:
-    """The broker with its data under `folder`."""
+def kafka_part(
+    folder: Path, port: int, controller_port: int, serve: Callable[[], Awaitable[None]] | None = None
+) -> PartSpec:
+    """The broker with its data under `folder`; `serve` is awaited once it answers, before it counts as ready."""
 
-    async def prepare() -> Command:
+    async def prepare(note: Note) -> Command:
+        if not _jars_path().exists():
+            note(f"fetching {len(locked_jars())} jars")
+        await asyncio.to_thread(jars_folder)
+        note("" if (folder / "data").exists() else "formatting its storage")
         return await asyncio.to_thread(_prepare, folder, port, controller_port)
 
     async def ready() -> None:
         await probes.port_open(port)
+        if serve is not None:
+            await serve()
 
     return PartSpec(
         name="kafka",
@@ -134,14 +140,19 @@ def locked_jars() -> tuple[tuple[str, str], ...]:
 
 def jars_folder() -> Path:
     """The folder that holds exactly the locked jars, shared by all local stacks of this user; fetched when missing."""
-    cache = user_cache_path("penstock")
-    folder = cache / f"kafka-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    folder = _jars_path()
+    cache = folder.parent
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache / "kafka.lock"):
             if not folder.exists():
                 _fetch(cache, folder)
     return folder
+
+
+def _jars_path() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+    return cache / f"kafka-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
 
 
 def _fetch(cache: Path, folder: Path) -> None:

@@ -16,6 +16,10 @@ STEADY_SECONDS = 30.0
 READY_SECONDS = 60.0
 
 
+Note = Callable[[str], None]
+"""Says what a preparation is busy with."""
+
+
 class PartState(StrEnum):
     """Where a part is in its life."""
 
@@ -39,7 +43,7 @@ class PartSpec:
     """What a part is. `prepare` runs before every start; `ready` returns when the part can serve."""
 
     name: str
-    prepare: Callable[[], Awaitable[Command]]
+    prepare: Callable[[Note], Awaitable[Command]]
     ready: Callable[[], Awaitable[None]]
     needs: tuple[str, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
@@ -151,7 +155,7 @@ class Part:
     async def _run_once(self, began: float) -> str:
         """Run it from its preparation to its end; says how it ended."""
         try:
-            command = await self.spec.prepare()
+            command = await self.spec.prepare(self._note)
             self._process = PartProcess(command, self.log, self._keeper)
         except (OSError, RuntimeError) as error:
             return f"could not start: {error}"
@@ -170,6 +174,9 @@ class Part:
         self.ready_after_seconds = time.monotonic() - began
         self._ready.set()
         self._change(PartState.READY, f"after {self.ready_after_seconds:.1f} s")
+
+    def _note(self, detail: str) -> None:
+        self._change(PartState.STARTING, detail)
 
     def _change(self, state: PartState, detail: str, lines: tuple[str, ...] = ()) -> None:
         self.state = state

@@ -16,7 +16,7 @@ import asyncpg
 import psutil
 
 from services.local import accounts, probes
-from services.local.part import PartSpec
+from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK
 from services.local.process import Command
 
@@ -48,15 +48,22 @@ class Postgres:
         self.folder = folder
         self.port = port
         self._account = accounts.unprivileged()
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o711)
+        password = folder / "password"
+        if not password.exists():
+            _write_private(password, secrets.token_urlsafe(18))
+        self._password = password.read_text().strip()
 
     def url(self, database: str) -> str:
         """How to connect to a database."""
-        return f"postgresql://{USER}:{quote(self._password())}@{LOOPBACK}:{self.port}/{database}"
+        return f"postgresql://{USER}:{quote(self._password)}@{LOOPBACK}:{self.port}/{database}"
 
     def part(self) -> PartSpec:
         """What the supervisor runs."""
 
-        async def prepare() -> Command:
+        async def prepare(note: Note) -> Command:
+            note("" if (self._data_folder() / "PG_VERSION").exists() else "creating the database cluster")
             return await asyncio.to_thread(self._prepare)
 
         return PartSpec(
@@ -92,15 +99,7 @@ class Postgres:
             if name not in present:
                 await self.create_database(name)
 
-    def _password(self) -> str:
-        return (self.folder / "password").read_text().strip()
-
     def _prepare(self) -> Command:
-        self.folder.mkdir(exist_ok=True)
-        self.folder.chmod(0o711)
-        password = self.folder / "password"
-        if not password.exists():
-            _write_private(password, secrets.token_urlsafe(18))
         binaries = self._reachable_binaries()
         data = self._data_folder()
         environment = {
@@ -126,7 +125,7 @@ class Postgres:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         with tempfile.NamedTemporaryFile("w", dir=data.parent, suffix=".password") as secret:
-            secret.write(self._password())
+            secret.write(self._password)
             secret.flush()
             if self._account:
                 os.chown(fresh, self._account.uid, self._account.gid)

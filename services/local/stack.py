@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from penstock.contracts.topics import Deployment
 from services.local.kafka import kafka_part
 from services.local.part import READY_SECONDS, Part, PartChange, PartSpec, PartState
 from services.local.ports import LOOPBACK, Ports
 from services.local.postgres import Postgres
 from services.local.process import Keeper
+from services.local.topics import ensure_topics
 
 
 class AlreadyRunningError(RuntimeError):
@@ -29,11 +31,17 @@ class LocalStack:
     Use it from the thread that lives as long as the stack: Linux kills a part when the thread that started it ends.
     """
 
-    def __init__(self, data: Path, on_change: Callable[[PartChange], None] = _ignore) -> None:
+    def __init__(
+        self,
+        data: Path,
+        on_change: Callable[[PartChange], None] = _ignore,
+        deployment: Deployment | None = None,
+    ) -> None:
         self.data = data.resolve()
         self.logs = self.data / "logs"
         self.parts: dict[str, Part] = {}
         self._on_change = on_change
+        self._deployment = deployment
         self._keeper = Keeper()
         self._lock: IO[str] | None = None
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -45,7 +53,7 @@ class LocalStack:
         self.postgres = Postgres(self.data / "postgres", self.ports.port("postgres"))
         kafka_port = self.ports.port("kafka")
         self.bootstrap_servers = f"{LOOPBACK}:{kafka_port}"
-        self.add(kafka_part(self.data / "kafka", kafka_port, self.ports.port("kafka_controller")))
+        self.add(kafka_part(self.data / "kafka", kafka_port, self.ports.port("kafka_controller"), self._serve_topics))
         self.add(self.postgres.part())
 
     def add(self, spec: PartSpec) -> Part:
@@ -109,6 +117,10 @@ class LocalStack:
             await needed.until_ready(ready_seconds)
         await part.start(ready_seconds)
 
+    async def _serve_topics(self) -> None:
+        if self._deployment is not None:
+            await ensure_topics(self.bootstrap_servers, self._deployment)
+
     def _hold(self) -> None:
         self._lock = (self.data / "lock").open("a")
         try:
@@ -116,6 +128,9 @@ class LocalStack:
         except BlockingIOError:
             self._release()
             raise AlreadyRunningError(f"another supervisor runs the stack in {self.data}") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
 
     def _release(self) -> None:
         if self._lock is not None:
