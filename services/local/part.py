@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from penstock.runtime.errors import PenstockError
 from services.local.process import Command, Keeper, PartProcess, tail
 
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 15.0
 STEADY_SECONDS = 30.0
 READY_SECONDS = 60.0
+STARTS_WITHOUT_READY_MAX = 4
 
 
 Note = Callable[[str], None]
@@ -76,6 +78,8 @@ class Part:
         self._process: PartProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._hopeless = asyncio.Event()
+        self._log_from = 0
         self._stop_asked = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -92,17 +96,26 @@ class Part:
         """Start it if it does not run, and wait until it is ready."""
         if self._task is None or self._task.done():
             self._stop_asked.clear()
+            self._hopeless.clear()
+            self.ready_after_seconds = None
             self._task = asyncio.create_task(self._keep_running(), name=f"part-{self.spec.name}")
         await self.until_ready(ready_seconds)
 
     async def until_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until it is ready; raises PartFailedError with its last log lines."""
+        outcomes = [asyncio.create_task(event.wait()) for event in (self._ready, self._hopeless)]
         try:
-            await asyncio.wait_for(self._ready.wait(), seconds)
-        except TimeoutError:
-            lines = "\n  ".join(tail(self.log))
-            message = f"{self.spec.name} was not ready after {seconds:.0f} s ({self.detail}); {self.log}:\n  {lines}"
-            raise PartFailedError(message) from None
+            await asyncio.wait(outcomes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for outcome in outcomes:
+                outcome.cancel()
+        if not self._ready.is_set():
+            lines = "\n  ".join(self.last_lines())
+            raise PartFailedError(f"{self.spec.name} did not become ready: {self.detail}; {self.log}:\n  {lines}")
+
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines of its log since its latest start."""
+        return tail(self.log, self._log_from)
 
     async def stop(self, number: signal.Signals | None = None) -> None:
         """End it, in an orderly way unless told otherwise, and leave it ended."""
@@ -139,8 +152,11 @@ class Part:
 
     async def _keep_running(self) -> None:
         pause = BACKOFF_FIRST_SECONDS
+        starts = 0
         while not self._stop_asked.is_set():
             began = time.monotonic()
+            starts += 1
+            self._log_from = self.log.stat().st_size if self.log.exists() else 0
             self._change(PartState.STARTING, "")
             reason = await self._run_once(began)
             self._ready.clear()
@@ -148,7 +164,9 @@ class Part:
                 return
             pause = BACKOFF_FIRST_SECONDS if time.monotonic() - began > STEADY_SECONDS else pause
             self.restarts += 1
-            self._change(PartState.RESTARTING, f"{reason}; again in {pause:.1f} s", tail(self.log))
+            self._change(PartState.RESTARTING, f"{reason}; again in {pause:.1f} s", self.last_lines())
+            if starts >= STARTS_WITHOUT_READY_MAX and self.ready_after_seconds is None:
+                self._hopeless.set()
             await asyncio.sleep(pause)
             pause = min(pause * 2, BACKOFF_MAX_SECONDS)
 
@@ -170,7 +188,12 @@ class Part:
             await asyncio.gather(watch, return_exceptions=True)
 
     async def _watch(self, began: float) -> None:
-        await self.spec.ready()
+        try:
+            await self.spec.ready()
+        except PenstockError as error:
+            self._change(PartState.STARTING, str(error))
+            self._hopeless.set()
+            return
         self.ready_after_seconds = time.monotonic() - began
         self._ready.set()
         self._change(PartState.READY, f"after {self.ready_after_seconds:.1f} s")

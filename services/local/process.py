@@ -33,6 +33,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     account: Account | None = None
+    niceness: int = 0
 
 
 class Keeper:
@@ -100,6 +101,7 @@ class PartProcess:
                 [
                     *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())),
                     *((str(account.uid), str(account.gid)) if account else ("-1", "-1")),
+                    str(command.niceness),
                     *command.arguments,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -156,11 +158,11 @@ class PartProcess:
             self._ended.set_result(status)
 
 
-def tail(log: Path, lines: int = 12) -> tuple[str, ...]:
-    """The last lines of a log."""
+def tail(log: Path, start: int = 0, lines: int = 12) -> tuple[str, ...]:
+    """The last lines of a log, from byte `start` on."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ()

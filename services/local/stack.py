@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import IO
 
 from penstock.contracts.topics import Deployment
-from services.local.kafka import kafka_part
+from penstock.runtime.kafka.admin import ensure_topics
+from services.local.kafka import archive_start, kafka_part
+from services.local.kafka_cache import archive_file
 from services.local.part import READY_SECONDS, Part, PartChange, PartSpec, PartState
 from services.local.ports import LOOPBACK, Ports
 from services.local.postgres import Postgres
 from services.local.process import Keeper
-from services.local.topics import ensure_topics
 
 
 class AlreadyRunningError(RuntimeError):
@@ -44,6 +45,7 @@ class LocalStack:
         self._deployment = deployment
         self._keeper = Keeper()
         self._lock: IO[str] | None = None
+        self._archiving: asyncio.Task[None] | None = None
         self.logs.mkdir(parents=True, exist_ok=True)
         # Postgres's user passes through when we are root; what is private lies in private folders of its own.
         self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -73,9 +75,15 @@ class LocalStack:
         async with asyncio.TaskGroup() as group:
             for part in chosen:
                 group.create_task(self._start_in_turn(part, ready_seconds))
+        if self._archiving is None and not archive_file().exists():
+            log = self.logs / "kafka-archive.log"
+            self._archiving = asyncio.create_task(archive_start(self.ports, log, self._keeper))
 
     async def stop(self) -> None:
         """End every part, those that need others first, and give the data folder back."""
+        if self._archiving is not None:
+            self._archiving.cancel()
+            await asyncio.gather(self._archiving, return_exceptions=True)
         waves: list[list[Part]] = []
         left = dict(self.parts)
         while left:

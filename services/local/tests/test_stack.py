@@ -9,10 +9,10 @@ import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from penstock.runtime.kafka.admin import plan
 from services.local.fixtures import SharedStack
 from services.local.part import PartState
 from services.local.stack import AlreadyRunningError, LocalStack
-from services.local.topics import wanted
 
 pytestmark = pytest.mark.stack
 
@@ -35,8 +35,8 @@ async def test_new_names_are_served_at_once(stack: SharedStack) -> None:
     # then they are what was asked for, and the topics are the registry's
     assert version.startswith("18.")
     assert described[topic] == 3
-    for name, expected in wanted(deployment).items():
-        assert described[name] == expected.num_partitions
+    for expected in plan(deployment):
+        assert described[expected.name] == expected.partitions
 
 
 async def test_postgres_runs_without_privileges(stack: SharedStack) -> None:
