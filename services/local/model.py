@@ -4,10 +4,10 @@ import os
 import sys
 
 from services.local import probes
-from services.local.checkout import python_environment
 from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK
 from services.local.process import Command
+from services.local.settings import python_environment
 
 MODEL_NAME = "smollm2-135m"
 SLOTS = 4

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from penstock.contracts.topics import Service
 from services.local import probes
-from services.local.checkout import penstock_environment, python_environment
 from services.local.model import MODEL_NAME, SLOTS, model_url
 from services.local.options import Options
 from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK
 from services.local.process import Command
+from services.local.settings import penstock_environment, python_environment
 from services.local.stack import LocalStack
 
 SERVICES = (Service.ORCHESTRATOR, Service.INFERENCE, Service.TOOL_EXECUTOR, Service.WORKER, Service.GATEWAY)

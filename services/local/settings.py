@@ -1,4 +1,4 @@
-"""Owns how a Python child finds the code that this process runs from, be it a checkout or an installation."""
+"""Owns what the local stack takes from its surroundings: the code it runs from, and the environment of its parts."""
 
 import os
 from pathlib import Path
