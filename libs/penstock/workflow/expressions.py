@@ -1,17 +1,18 @@
 """Owns the one language of expressions and prompts: MiniJinja, strict, with fuel, compiled once.
 
-What the language may do is less than MiniJinja could: functions are `range`, `dict` and `namespace`, and no value's
-methods can be called, because the values are the run's own (`input.update(…)` would change its state).
+What the language may do is less than MiniJinja could: see penstock.workflow.allowed.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from minijinja import Environment, TemplateError
+
+from penstock.workflow.allowed import FUNCTIONS, forbidden
 
 Scope = Callable[[str], Any]
 """Answers what a name stands for; raises KeyError where nothing has that name."""
@@ -20,21 +21,21 @@ FUEL: Final = 100_000
 """Instructions that one rendering may take: a loop over some thousand items, milliseconds."""
 TEXT_CHARACTERS_MAX: Final = 4_194_304
 DEPTH_MAX: Final = 64
-FUNCTIONS: Final = frozenset({"range", "dict", "namespace"})
-
 _CONSTANTS: Final = frozenset({"true", "false", "none", "True", "False", "None", "not", "loop", "self"})
 _PATH: Final = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\])*"
 _PLAIN_PATH: Final = re.compile(_PATH)
 _FIELD: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]")
 _PLAIN_PIECE: Final = re.compile(r"\{\{\s*(" + _PATH + r")\s*\}\}")
 _WHOLE: Final = re.compile(r"\s*\{\{(.+)\}\}\s*", re.DOTALL)
-_TOKEN: Final = re.compile(r"""%}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*|\S""", re.DOTALL)
-_OPEN: Final = re.compile(r"\{\{|\{%|\{#")
-_RAW: Final = re.compile(r"[-+]?\s*raw\s*[-+]?%}.*?\{%[-+]?\s*endraw\s*[-+]?%}", re.DOTALL)
 
 
 class ExpressionError(ValueError):
-    """A template or expression that does not compile or cannot be evaluated; the message names its source."""
+    """A template or expression that does not compile or cannot be evaluated; the message names its source.
+
+    `where` is its place inside the value that was compiled, where that is known.
+    """
+
+    where: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,14 @@ def _references(parts: Iterable[Compiled]) -> tuple[Reference, ...]:
 
 
 def _string(source: str, where: tuple[str | int, ...]) -> Compiled:
+    try:
+        return _compiled_string(source, where)
+    except ExpressionError as error:
+        error.where = where
+        raise
+
+
+def _compiled_string(source: str, where: tuple[str | int, ...]) -> Compiled:
     whole = _WHOLE.fullmatch(source)
     if whole is not None:
         inner = whole.group(1).removeprefix("-").removesuffix("-").strip()
@@ -128,7 +137,7 @@ def _text(source: str, where: tuple[str | int, ...]) -> Compiled:
     if "{{" not in source and "{%" not in source and "{#" not in source:
         return Compiled(source)
     dotted = _undeclared(source, source)
-    _refuse_calls(source, in_code=False)
+    _refuse(source, bare=False)
     names = _names(dotted)
     render = _rendering(source, names)
     plain = _plain_pieces(source)
@@ -183,7 +192,7 @@ def _rendering(source: str, names: tuple[str, ...]) -> Callable[[Scope], str]:
 
 def _expression(source: str, where: tuple[str | int, ...]) -> Compiled:
     dotted = _undeclared("{{(" + source + ")}}", source)
-    _refuse_calls(source, in_code=True)
+    _refuse(source, bare=True)
     references = tuple(Reference(where, name, source) for name in dotted)
     if _PLAIN_PATH.fullmatch(source) and _head(source) not in _CONSTANTS:
         return Compiled(None, _path(source, source), references)
@@ -328,6 +337,23 @@ def _undeclared(template: str, source: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name not in FUNCTIONS))
 
 
+def _refuse(source: str, *, bare: bool) -> None:
+    reason = forbidden(source, _knows, bare=bare)
+    if reason is not None:
+        raise ExpressionError(f"`{_shortened(source)}`: {reason}")
+
+
+def _knows(call: str) -> bool:
+    """Whether MiniJinja knows the filter or the test of `none | name` or `none is name`."""
+    try:
+        _COMPILER.eval_expr(call)
+    except TemplateError as error:
+        return error.kind not in ("UnknownFilter", "UnknownTest")
+    except TypeError:
+        return True  # one of ours, and it wants arguments
+    return True
+
+
 _COMPILER: Final = _environment()
 
 
@@ -342,56 +368,3 @@ def _head(path: str) -> str:
 def _shortened(source: str) -> str:
     text = " ".join(source.split())
     return text if len(text) <= 120 else text[:117] + "…"
-
-
-def _refuse_calls(source: str, *, in_code: bool) -> None:
-    """Raises for every call but that of a filter, a test or one of FUNCTIONS."""
-    before: list[str] = ["", "", ""]
-    for token in _code_tokens(source, in_code=in_code):
-        if token == "(":
-            _refuse_call(source, before)
-        before = [*before[1:], token]
-
-
-def _refuse_call(source: str, before: list[str]) -> None:
-    third, second, called = before
-    if not (called[:1].isalpha() or called[:1] == "_" or called[:1] in (")", "]", "}", '"', "'")):
-        return  # a parenthesis that groups
-    if called in ("and", "or", "not", "in", "is", "if", "else", "elif", "set", "for", "filter", "recursive"):
-        return
-    if second == "|" or second == "is" or (third == "is" and second == "not"):
-        return
-    if second == "filter" or (second != "." and called in FUNCTIONS):
-        return
-    name = f"`{second}{called}(…)`" if second == "." else f"`{called}(…)`"
-    raise ExpressionError(
-        f"`{_shortened(source)}`: {name} cannot be called; use a filter (`value | upper`) "
-        f"or one of the functions {', '.join(sorted(FUNCTIONS))}"
-    )
-
-
-def _code_tokens(source: str, *, in_code: bool) -> Iterator[str]:
-    """The tokens that MiniJinja takes for code; all of a bare expression, what is in tags of a template."""
-    if in_code:
-        yield from _TOKEN.findall(source)
-        return
-    opened = _OPEN.search(source)
-    while opened is not None:
-        position = opened.end()
-        match opened.group():
-            case "{#":
-                end = source.find("#}", position)
-                position = len(source) if end < 0 else end
-            case "{%" if (raw := _RAW.match(source, position)) is not None:
-                position = raw.end()
-            case _:
-                depth = 0
-                for match in _TOKEN.finditer(source, position):
-                    token, position = match.group(), match.end()
-                    # Inside brackets MiniJinja takes no `}}` for the end of the tag: `{{ {'a': {}} }}`.
-                    if depth == 0 and token in ("}", "%}"):
-                        break
-                    depth += (token in ("(", "[", "{")) - (token in (")", "]", "}", "%}"))
-                    yield token
-                yield ";"
-        opened = _OPEN.search(source, position)

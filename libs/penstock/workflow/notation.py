@@ -1,0 +1,246 @@
+"""Owns how a definition is written down: YAML or JSON into a Definition, every fault with its path and line.
+
+YAML is read as JSON would be: `yes`, `on` and `2026-01-01` are text, numbers are decimal, a key stands once.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from penstock.workflow.checks import check
+from penstock.workflow.definition import (
+    BLOCK_KINDS,
+    Case,
+    Chain,
+    Definition,
+    Map,
+    ModelStep,
+    Parallel,
+    Retry,
+    Route,
+    RouteBlock,
+    Sections,
+    TaskStep,
+    ToolStep,
+)
+from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+
+TEXT_CHARACTERS_MAX: Final = 1_048_576
+VALUES_MAX: Final = 100_000
+DEPTH_MAX: Final = 200
+
+_MODELS: Final[dict[str, type[BaseModel]]] = {
+    "chain": Chain,
+    "route": RouteBlock,
+    "parallel": Parallel,
+    "model": ModelStep,
+    "tool": ToolStep,
+    "task": TaskStep,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What was read: the definition where it has a shape at all, and everything that is wrong with it."""
+
+    definition: Definition | None
+    faults: tuple[Fault, ...]
+
+
+class NotationError(ValueError):
+    """The text is no sound definition; `faults` say why."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+def load(text: str) -> Definition:
+    """A definition without faults from YAML text (JSON is YAML). Raises NotationError."""
+    document = read(text)
+    if document.definition is None or document.faults:
+        raise NotationError(document.faults)
+    return document.definition
+
+
+def read(text: str) -> Document:
+    """Reads and checks YAML text; faults carry their line."""
+    if len(text) > TEXT_CHARACTERS_MAX:
+        return Document(None, (fault((), f"the text is longer than {TEXT_CHARACTERS_MAX} characters"),))
+    lines: dict[Path, int] = {}
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        body = None if node is None else _Reader(lines).value(node, ())
+    except yaml.MarkedYAMLError as error:
+        line = None if error.problem_mark is None else error.problem_mark.line + 1
+        return Document(None, (Fault("$", f"not YAML: {error.problem or error.context}", line=line),))
+    except yaml.YAMLError as error:
+        return Document(None, (Fault("$", f"not YAML: {error}"),))
+    except RecursionError:
+        return Document(None, (Fault("$", "nested too deep"),))
+    return parse(body, lines)
+
+
+def parse(body: Any, lines: Lines | None = None) -> Document:
+    """Checks a definition's body, as it comes over HTTP or from `read`."""
+    lines = lines or {}
+    try:
+        definition = Definition.model_validate(body)
+    except ValidationError as error:
+        return Document(None, tuple(_translated(each, body, lines) for each in error.errors(include_url=False)))
+    except RecursionError:
+        return Document(None, (Fault("$", "nested too deep"),))
+    return Document(definition, tuple(check(definition, lines)))
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema: what JSON knows, in its spelling."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+class _Reader:
+    """Turns YAML nodes into JSON values and notes each one's line."""
+
+    def __init__(self, lines: dict[Path, int]) -> None:
+        self._lines = lines
+        self._left = VALUES_MAX
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        """The value of a node. Raises MarkedYAMLError for what JSON cannot hold."""
+        self._left -= 1
+        if self._left < 0 or len(path) > DEPTH_MAX:
+            # Aliases make a small text a huge value, or one without an end.
+            raise _refused(node, f"more than {VALUES_MAX} values or {DEPTH_MAX} levels")
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        return _scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _refused(key_node, "a key must be text")
+            key = str(key_node.value)
+            if key in result:
+                raise _refused(key_node, f"the key `{key}` stands twice")
+            self._lines[(*path, key)] = key_node.start_mark.line + 1
+            result[key] = self.value(value_node, (*path, key))
+        return result
+
+
+def _scalar(node: yaml.Node) -> Any:
+    text = str(node.value)
+    match node.tag.rpartition(":")[2]:
+        case "str":
+            return text
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int" if len(text) <= 20:
+            return int(text)
+        case "float" if math.isfinite(float(text)):
+            return float(text)
+        case other:
+            raise _refused(node, f"`{text[:40]}` ({other}) is not a JSON value")
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _translated(error: ErrorDetails, body: Any, lines: Lines) -> Fault:
+    """A pydantic error as a person wrote the definition: without its tags, with the nearest name."""
+    path, model = _located(error["loc"])
+    name = str(path[-1]) if path else ""
+    match error["type"]:
+        case "missing":
+            # The line of what lacks the field; the path of the field.
+            return fault(path, f"the field `{name}` is missing", lines=lines)
+        case "extra_forbidden":
+            known = [field for field in model.model_fields if field not in _at(body, path[:-1])]
+            return fault(path, f"there is no field `{name}` here", nearest(name, known, "other fields"), lines)
+        case "block_kind" | "union_tag_not_found":
+            return _no_kind(path, _at(body, path), lines)
+        case "string_pattern_mismatch":
+            pattern = error.get("ctx", {}).get("pattern", "")
+            return fault(path, f"`{str(error['input'])[:80]}` does not match {pattern}", lines=lines)
+        case "model_type" | "model_attributes_type" | "dict_type":
+            needs = "a definition is an object with `name` and `do`" if not path else "this must be an object"
+            return fault(path, needs, lines=lines)
+        case _:
+            return fault(path, error["msg"], lines=lines)
+
+
+def _no_kind(path: Path, value: Any, lines: Lines) -> Fault:
+    kinds = ("sections", "map") if path and path[-1] == "parallel" else BLOCK_KINDS
+    needs = "exactly one of " + ", ".join(f"`{kind}`" for kind in kinds)
+    if not isinstance(value, dict):
+        return fault(path, f"a block is an object with {needs}", lines=lines)
+    present = [kind for kind in kinds if kind in value]
+    if present:
+        return fault(
+            path, f"this block has {' and '.join(f'`{kind}`' for kind in present)}; it needs {needs}", lines=lines
+        )
+    hints = [nearest(str(key), kinds) for key in value]
+    hint = next((hint for hint in hints if hint.startswith("did you mean")), "")
+    return fault(path, f"this block has no kind; it needs {needs}", hint, lines)
+
+
+def _located(location: tuple[int | str, ...]) -> tuple[Path, type[BaseModel]]:
+    """The path in the author's text (pydantic's also names unions' branches), and the model it is a field of."""
+    path: list[str | int] = []
+    model: type[BaseModel] = Definition
+    holds_union = False
+    for part in location:
+        if holds_union and isinstance(part, str) and part in {**_MODELS, "sections": 0, "map": 0}:
+            model = _MODELS.get(part) or (Sections if part == "sections" else Map)
+            holds_union = False
+            continue
+        if part == "[key]":
+            continue
+        holder = path[-1] if path else None
+        path.append(part)
+        holds_union = part in ("do", "otherwise", "parallel") or (
+            isinstance(part, int) and holder in ("chain", "sections")
+        )
+        model = _inside(model, part, holder)
+    return tuple(path), model
+
+
+def _inside(model: type[BaseModel], part: int | str, holder: int | str | None) -> type[BaseModel]:
+    """The model of the object that `part` leads to, where it is not one branch of a union."""
+    if part == "retry":
+        return Retry
+    if isinstance(part, int) and holder == "route":
+        return Case
+    if isinstance(part, int) and model is Definition:
+        return Route
+    return model
+
+
+def _at(body: Any, path: Path) -> Any:
+    """What stands at a path of the author's text; an empty object where nothing does."""
+    for part in path:
+        try:
+            body = body[part]
+        except (KeyError, IndexError, TypeError):
+            return {}
+    return body

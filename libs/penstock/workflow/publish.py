@@ -1,0 +1,26 @@
+"""Owns how a definition becomes a published one: its version and its message."""
+
+import hashlib
+from datetime import datetime
+
+import orjson
+
+from penstock.contracts.messages import WorkflowPublished
+from penstock.workflow.definition import Definition
+
+VERSION_DIGITS = 12
+
+
+def version_of(definition: Definition) -> str:
+    """The version given, else the first digits of the SHA-256 of the content, whatever its fields' order."""
+    if definition.version is not None:
+        return definition.version
+    content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+
+
+def published(definition: Definition, at: datetime) -> WorkflowPublished:
+    """The message that publishes a definition, all defaults written out: a later default must change nothing."""
+    version = version_of(definition)
+    body = definition.model_dump(mode="json") | {"version": version}
+    return WorkflowPublished(name=definition.name, version=version, definition=body, published_at=at)
