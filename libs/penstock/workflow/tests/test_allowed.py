@@ -1,10 +1,12 @@
 """Owns the proof that no template can change or call what it is given."""
 
+import contextlib
 import copy
 import itertools
 from typing import Any
 
 import pytest
+
 from penstock.workflow.allowed import FUNCTIONS
 from penstock.workflow.expressions import ExpressionError, compile_expression, compile_text, compile_value
 
@@ -39,10 +41,8 @@ def test_no_word_can_be_bound_to_a_method_and_called(word: str) -> None:
     for binding, call, ending in itertools.product(BINDINGS, CALLS, ENDINGS):
         given: dict[str, Any] = {"input": {"text": "kept"}}
         source = binding.format(word=word) + call.format(word=word) + ending
-        try:
+        with contextlib.suppress(ExpressionError):
             compile_text(source)(given.__getitem__)
-        except ExpressionError:
-            pass
         assert given == {"input": {"text": "kept"}}, source
 
 
@@ -67,7 +67,7 @@ def test_no_word_can_be_bound_to_a_method_and_called(word: str) -> None:
 def test_a_method_of_a_value_cannot_be_called(source: str) -> None:
     given: dict[str, Any] = {"input": {"text": "kept"}}
 
-    with pytest.raises(ExpressionError, match="cannot be called|is a function"):
+    with pytest.raises(ExpressionError, match=r"cannot be called|is a function"):
         compile_value(source)(given.__getitem__)
 
     assert given == {"input": {"text": "kept"}}
