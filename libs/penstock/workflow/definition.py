@@ -6,6 +6,7 @@ ids of steps that ended before, `item` and `index` inside a map, `run`); a strin
 `{{ expression }}` stands for the value itself, not for its text. `when` and `map` are bare expressions.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
@@ -169,6 +170,28 @@ class Definition(Part):
     steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Leaf attempts that one run may dispatch."""
     do: Block
+
+
+def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep]:
+    """All steps of a block that do work elsewhere, in the order in which they stand."""
+    match block:
+        case ModelStep() | ToolStep() | TaskStep():
+            yield block
+        case Chain():
+            for step in block.chain:
+                yield from leaves(step)
+        case RouteBlock():
+            for case in block.route:
+                yield from leaves(case.do)
+            if block.otherwise is not None:
+                yield from leaves(block.otherwise)
+        case Parallel():
+            match block.parallel:
+                case Sections():
+                    for section in block.parallel.sections:
+                        yield from leaves(section)
+                case Map():
+                    yield from leaves(block.parallel.do)
 
 
 def _field_of(value: Any, names: tuple[str, ...]) -> str | None:

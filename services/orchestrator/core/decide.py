@@ -102,6 +102,32 @@ def start(
     return _applied(turn, lambda: _begin(turn, program, fault))
 
 
+def reject(
+    request: RunRequested, failure: Failure, *, key: UUID, tenant: str, run_id: str, home: int, at_ms: int
+) -> Decision:
+    """A run that fails before anything else about it is looked at: the request can be answered, not served."""
+    name, _, version = request.workflow.partition("@")
+    run = Run(
+        key=key,
+        tenant=tenant,
+        run_id=run_id,
+        workflow=name,
+        version=version,
+        home=home,
+        status="running",
+        input=None,
+        labels=request.labels,
+        priority=request.priority,
+        budget=None,
+        deadline_at_ms=at_ms,
+        traceparent=None,
+        started_at_ms=at_ms,
+    )
+    turn = Turn(run, _live(run, None), at_ms)
+    turn.decision.start = RunStart(priority=run.priority, started_at=turn.at)
+    return _applied(turn, lambda: _begin(turn, None, failure))
+
+
 def decide(run: Run, program: Program, event: Event) -> Decision:
     """What an event leads to. `run` is updated in place; the same run and event give the same decision."""
     if isinstance(event, Redriven):
@@ -150,7 +176,10 @@ def _refused(run: Run, program: Program | None) -> Failure | None:
     """Why a run cannot begin at all."""
     if program is None:
         asked = f"{run.workflow}@{run.version}" if run.version else run.workflow
-        return Failure(code="unknown_workflow", message=f"no workflow `{asked}` is published; publish it, then redrive")
+        return Failure(
+            code="unknown_workflow",
+            message=f"no workflow `{asked}` is published; publish it, then ask again under another run id",
+        )
     try:
         run.input, size_bytes = portable(run.input)
     except NotPortableError as error:

@@ -1,95 +1,86 @@
-"""Owns reading a topic whole: every instance reads all partitions from the earliest record, without a group."""
+"""Owns the reader of a broadcast topic: every instance reads its one partition whole, in order, from the beginning."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 
 from aiokafka.errors import KafkaError
 
-from penstock.contracts.topics import Service
 from penstock.runtime.errors import Unavailable
-from penstock.runtime.health import Health
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
 from penstock.runtime.kafka.records import Received, TopicPartition
-from penstock.runtime.kafka.subscription import check_subscription
 from penstock.runtime.telemetry import LogEvent, logger
 
-POLL_MS = 60_000
-RETRY_SECONDS = 1.0
-
-Listener = Callable[[Sequence[Received]], None]
+POLL_MS = 1_000
+AGAIN_SECONDS = 1.0
 
 
 class BroadcastReader:
-    """Calls `heard` with every batch, synchronously, so that nothing overtakes; `caught_up` is set once."""
+    """Calls `handle` for each record. `handle` must not raise for what a sender can do wrong."""
 
-    def __init__(
-        self, service: Service, topic: str, heard: Listener, broker: Broker, *, health: Health | None = None
-    ) -> None:
-        check_subscription(service, [topic])
-        self._topic = topic
-        self._heard = heard
+    def __init__(self, broker: Broker, topic: str, handle: Callable[[Received], Awaitable[None]]) -> None:
         self._broker = broker
-        self._health = health
-        self._log = logger("broadcast").bind(topic=topic)
-        self.caught_up = asyncio.Event()
-        """Everything that was in the topic when the reader started has been heard."""
+        self._partition = TopicPartition(topic, 0)
+        self._handle = handle
+        self._position = 0
+        self._moved = asyncio.Condition()
+        self._consumer: Consumer | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Read until `stop`."""
-        self._ready(False, "reading from the start")
+    async def run(self, stop: asyncio.Event, *, caught_up: Callable[[], None]) -> None:
+        """Read until `stop` is set; `caught_up` is called once what was there at the start has been handled."""
+        consumer = await connect(
+            lambda: self._broker.consumer(GroupSettings(group_id=None)), _start, self._broker.name, stop
+        )
         try:
-            consumer = await connect(
-                lambda: self._broker.consumer(GroupSettings(None)), self._start, self._broker.name, stop
-            )
-        except Unavailable:
-            return
-        reading = asyncio.ensure_future(self._read(consumer))
-        stopped = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait((reading, stopped), return_when=asyncio.FIRST_COMPLETED)
+            consumer.assign([self._partition])
+            await consumer.seek_to_beginning(self._partition)
+            self._consumer = consumer
+            first = asyncio.ensure_future(self._announce(caught_up))
+            try:
+                while not stop.is_set():
+                    await self._poll(consumer)
+                if first.done():
+                    first.result()
+            finally:
+                first.cancel()
         finally:
-            stopped.cancel()
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            self._consumer = None
             await consumer.stop()
 
-    async def _start(self, consumer: Consumer) -> None:
-        await consumer.start()
-        numbers = await self._numbers(consumer)
-        consumer.assign([TopicPartition(self._topic, number) for number in sorted(numbers)])
+    async def catch_up(self) -> None:
+        """Wait until everything published so far has been handled. Raises Unavailable while the broker is away."""
+        if self._consumer is None:
+            raise Unavailable(f"{self._partition.topic} is not being read yet")
+        try:
+            end = (await self._consumer.end_offsets([self._partition]))[self._partition]
+        except (KafkaError, OSError) as error:
+            raise Unavailable(f"{self._partition.topic}: {error!r}") from error
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._position >= end)
 
-    async def _numbers(self, consumer: Consumer) -> set[int]:
-        numbers = await consumer.learn_partitions(self._topic)
-        if not numbers:
-            raise KafkaError(f"there is no topic {self._topic}")
-        return numbers
-
-    async def _read(self, consumer: Consumer) -> None:
-        partitions = sorted(consumer.assignment())
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        self._check_caught_up(consumer, ends)
+    async def _announce(self, caught_up: Callable[[], None]) -> None:
         while True:
             try:
-                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS)
-            except KafkaError as error:
-                self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            for records in fetched.values():
-                self._heard(records)
-            if not self.caught_up.is_set():
-                self._check_caught_up(consumer, ends)
+                await self.catch_up()
+            except Unavailable as error:
+                logger("kafka").warning(LogEvent.FETCH_FAILED, topic=self._partition.topic, error=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                caught_up()
+                return
 
-    def _check_caught_up(self, consumer: Consumer, ends: Mapping[TopicPartition, int]) -> None:
-        if all((consumer.fetched_to(partition) or 0) >= end for partition, end in ends.items()):
-            self.caught_up.set()
-            self._ready(True, "caught up")
+    async def _poll(self, consumer: Consumer) -> None:
+        try:
+            fetched = await consumer.getmany(self._partition, timeout_ms=POLL_MS)
+        except KafkaError as error:
+            logger("kafka").warning(LogEvent.FETCH_FAILED, topic=self._partition.topic, error=repr(error))
+            await asyncio.sleep(AGAIN_SECONDS)
+            return
+        for record in fetched.get(self._partition, ()):
+            await self._handle(record)
+            async with self._moved:
+                self._position = record.offset + 1
+                self._moved.notify_all()
 
-    def _ready(self, ready: bool, detail: str) -> None:
-        if self._health is not None:
-            self._health.set_ready(f"topic {self._topic}", ready, detail)
+
+async def _start(consumer: Consumer) -> None:
+    await consumer.start()

@@ -1,1 +1,0 @@
-"""Clients that know Penstock's topics and nothing else of it, in the languages other teams use."""

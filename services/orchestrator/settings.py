@@ -1,0 +1,19 @@
+"""Owns the orchestrator's settings."""
+
+from pydantic import Field
+
+from penstock.runtime.settings import PostgresSettings, ServiceSettings
+
+
+class OrchestratorSettings(ServiceSettings, PostgresSettings):
+    """PENSTOCK_ORCHESTRATOR_…, and what all services share."""
+
+    orchestrator_batch_records_max: int = Field(1_000, ge=1, le=100_000)
+    """Records per batch, and so per transaction."""
+    orchestrator_runs_cached_max: int = Field(20_000, ge=1)
+    orchestrator_sends_max: int = Field(8, ge=1, le=1_000)
+    """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
+    orchestrator_retention_hours: float = Field(168.0, gt=0)
+    """How long a finished run can still be redriven; after that its rows are deleted."""
+    orchestrator_tenants: tuple[str, ...] = ()
+    """The tenants that may run workflows; empty: any."""

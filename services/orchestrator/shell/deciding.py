@@ -1,0 +1,284 @@
+"""Owns one batch of decisions: inputs are applied to runs in memory, and add up to one write and one send."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from penstock.contracts.envelope import Outgoing, rfc3339
+from penstock.contracts.messages import (
+    Failure,
+    RunFinished,
+    RunProgressed,
+    RunRequested,
+    RunStart,
+    SignalKind,
+    StepChange,
+)
+from penstock.runtime.kafka.records import dead_letter
+from services.orchestrator.core import decide as core
+from services.orchestrator.core.state import Decision, Request, Run, Step
+from services.orchestrator.shell import records
+from services.orchestrator.shell.alarms import Alarms
+from services.orchestrator.shell.definitions import Definitions
+from services.orchestrator.shell.inbox import Answered, Input, Rejected, Requested, Signalled, Unreadable
+from services.orchestrator.shell.outbox import pack
+from services.orchestrator.shell.run_cache import RunCache
+from services.orchestrator.shell.store import Alarm, Batch
+from services.orchestrator.shell.telemetry import OrchestratorEvent
+
+log = structlog.get_logger()
+
+
+UNNAMED = "unnamed"
+"""The workflow of a request that cannot be read and names none."""
+
+Cause = Input | Alarm
+
+
+class UndecidableError(Exception):
+    """The core could not decide on `cause`: a bug, or rows that contradict each other. Its batch must be undone."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(f"cannot decide on {type(cause).__name__}")
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class Touched:
+    """What this batch changed in one run so far."""
+
+    run: Run
+    cause: str
+    new: bool = False
+    row_changed: bool = False
+    told: bool = False
+    """Whether the read side must hear of it."""
+    steps: dict[str, Step] = field(default_factory=dict)
+    changes: list[StepChange] = field(default_factory=list)
+    requests: list[tuple[Request, str]] = field(default_factory=list)
+    start: RunStart | None = None
+    finished: RunFinished | None = None
+    alarm_at_ms: int | None = None
+
+
+class Deciding:
+    """Applies inputs in order; `seal` makes the batch. Runs are changed in place: see RunCache.evict."""
+
+    def __init__(
+        self,
+        runs: RunCache,
+        definitions: Definitions,
+        alarms: Alarms,
+        tenants: frozenset[str],
+        group_id: str,
+        at_ms: int,
+    ) -> None:
+        self._runs = runs
+        self._definitions = definitions
+        self._alarms = alarms
+        self._tenants = tenants
+        self._group_id = group_id
+        self._at_ms = at_ms
+        self._touched: dict[UUID, Touched] = {}
+        self._aside: dict[int, list[Outgoing]] = {}
+        self._orphaned: list[UUID] = []
+
+    @property
+    def touched_keys(self) -> Iterable[UUID]:
+        """The runs that now hold changes which are not written yet."""
+        return self._touched.keys()
+
+    def apply(self, given: Input) -> None:
+        """Decide on one input. Its run, where there is one, must be in the cache by now. Raises UndecidableError."""
+        try:
+            self._apply(given)
+        except Exception as error:
+            raise UndecidableError(given) from error
+
+    def ring(self, alarm: Alarm) -> None:
+        """Something in a run is due. Raises UndecidableError."""
+        try:
+            self._ring(alarm)
+        except Exception as error:
+            raise UndecidableError(alarm) from error
+
+    def give_up(self, undecidable: UndecidableError) -> None:
+        """Go on without what could not be decided on: a record becomes a dead letter, an alarm is taken off."""
+        match undecidable.cause:
+            case Alarm(run_key=run_key):
+                self._orphaned.append(run_key)
+            case Answered() | Requested() | Rejected() | Signalled() | Unreadable() as given:
+                error = undecidable.__cause__
+                letter = dead_letter(given.record, f"{undecidable}: {error!r}", error, self._group_id)
+                self._set_aside(given.record.partition, letter)
+
+    def _apply(self, given: Input) -> None:
+        match given:
+            case Answered():
+                self._answered(given)
+            case Requested():
+                self._requested(given)
+            case Rejected():
+                self._rejected(given)
+            case Signalled():
+                self._signalled(given)
+            case Unreadable():
+                self._set_aside(given.record.partition, dead_letter(given.record, given.reason, None, self._group_id))
+
+    def _ring(self, alarm: Alarm) -> None:
+        run = self._runs.get(alarm.run_key)
+        if run is None or self._definitions.program(run.workflow, run.version) is None:
+            log.warning(OrchestratorEvent.ALARM_ORPHANED, run_key=str(alarm.run_key))
+            self._orphaned.append(alarm.run_key)  # or it would ring for ever
+            return
+        self._decide(run, core.AlarmDue(self._at_ms), f"alarm/{alarm.due_at_ms}")
+
+    def seal(self) -> tuple[Batch, list[Outgoing]]:
+        """Everything decided as one batch (without offsets) and the records to send after it is written."""
+        batch, by_home = (
+            Batch(alarms_cleared=list(self._orphaned)),
+            {home: list(aside) for home, aside in self._aside.items()},
+        )
+        for touched in self._touched.values():
+            self._seal_run(touched, batch, by_home.setdefault(touched.run.home, []))
+        if self._orphaned:  # an alarm is taken off or set, never both
+            batch.alarms_set = [alarm for alarm in batch.alarms_set if alarm.run_key not in self._orphaned]
+        batch.outbox = [(home, pack(outgoing)) for home, outgoing in by_home.items() if outgoing]
+        return batch, [record for outgoing in by_home.values() for record in outgoing]
+
+    def _requested(self, given: Requested) -> None:
+        if self._runs.get(given.run_key) is not None:
+            return  # published twice: the run is there
+        if self._tenants and given.tenant not in self._tenants:
+            failure = Failure(code="unknown_tenant", message=f"there is no tenant {given.tenant!r}")
+            self._reject(given, given.request, failure)
+            return
+        resolved = self._definitions.resolve(given.request.workflow)
+        decision = core.start(
+            given.request,
+            key=given.run_key,
+            tenant=given.tenant,
+            run_id=given.run_id,
+            home=given.record.partition,
+            program=None if resolved is None else resolved.program,
+            at_ms=self._at_ms,
+            traceparent=given.envelope.traceparent,
+        )
+        self._runs.put(decision.run)
+        self._absorb(decision, given.envelope.id, new=True)
+
+    def _rejected(self, given: Rejected) -> None:
+        if self._runs.get(given.run_key) is not None:
+            return
+        # A request that cannot be read still says which run it is; of its workflow only the name is kept.
+        request = RunRequested(workflow=given.workflow or UNNAMED)
+        self._reject(given, request, Failure(code="invalid_request", message=given.reason))
+
+    def _reject(self, given: Requested | Rejected, request: RunRequested, failure: Failure) -> None:
+        decision = core.reject(
+            request,
+            failure,
+            key=given.run_key,
+            tenant=given.tenant,
+            run_id=given.run_id,
+            home=given.record.partition,
+            at_ms=self._at_ms,
+        )
+        self._runs.put(decision.run)
+        self._absorb(decision, given.envelope.id, new=True)
+
+    def _answered(self, given: Answered) -> None:
+        run = self._runs.get(given.run_key)
+        if run is None:
+            return  # nobody awaits it: the run is gone, by retention
+        self._decide(run, core.Outcome(given.outcome, self._at_ms), given.envelope.id)  # type: ignore[arg-type]  # inbox.OUTCOMES holds just these
+
+    def _signalled(self, given: Signalled) -> None:
+        run = self._runs.get(given.run_key)
+        if run is None:
+            reason = f"there is no run {given.signal.run_id!r} of tenant {given.signal.tenant!r}"
+            self._set_aside(given.record.partition, dead_letter(given.record, reason, None, self._group_id))
+            return
+        if run.home != given.record.partition:
+            self._set_aside(given.record.partition, records.forwarded(given.record, run.home))
+            return
+        match given.signal.kind:
+            case SignalKind.CANCEL:
+                self._decide(run, core.Cancelled(given.signal.reason, self._at_ms), given.envelope.id)
+            case SignalKind.REDRIVE:
+                self._decide(run, core.Redriven(self._at_ms), given.envelope.id)
+
+    def _decide(self, run: Run, event: core.Event, cause: str) -> None:
+        program = self._definitions.program(run.workflow, run.version)
+        if program is None:  # it failed at its start, for want of this definition: nothing can change that
+            return
+        if run.live is None:
+            core.restore(run, program)
+        self._absorb(core.decide(run, program, event), cause)
+
+    def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
+        run = decision.run
+        touched = self._touched.get(run.key)
+        if touched is None:
+            touched = self._touched[run.key] = Touched(run, cause)
+        touched.alarm_at_ms = decision.alarm_at_ms
+        if decision.empty and not new:
+            return
+        touched.told, touched.cause = True, cause
+        touched.new = touched.new or new
+        touched.row_changed = touched.row_changed or decision.run_changed
+        for step in decision.steps:
+            touched.steps[step.path] = step
+        touched.changes.extend(decision.changes)
+        touched.requests.extend((request, cause) for request in decision.requests)
+        touched.start = touched.start or decision.start
+        touched.finished = decision.finished or touched.finished
+
+    def _set_aside(self, home: int, record: Outgoing) -> None:
+        self._aside.setdefault(home, []).append(record)
+
+    def _seal_run(self, touched: Touched, batch: Batch, outgoing: list[Outgoing]) -> None:
+        run = touched.run
+        self._seal_alarm(touched, batch)
+        if not touched.told:
+            return
+        run.sequence += 1
+        if touched.new:
+            batch.started.append(run)
+        elif touched.row_changed:
+            batch.changed.append(run)
+        batch.steps.extend((run, step) for step in touched.steps.values())
+        at = rfc3339(self._at_ms)
+        outgoing.extend(records.request_record(run, request, cause, at) for request, cause in touched.requests)
+        outgoing.append(records.progress_record(run, self._progress(touched), touched.cause, at))
+        if touched.finished is not None:
+            outgoing.append(records.finished_record(run, touched.finished, touched.cause, at))
+
+    def _seal_alarm(self, touched: Touched, batch: Batch) -> None:
+        """A later alarm than the one that is set is left to ring early: moving it would cost a write per step."""
+        wanted, current = touched.alarm_at_ms, self._alarms.get(touched.run.key)
+        if wanted is None:
+            if current is not None:
+                batch.alarms_cleared.append(touched.run.key)
+        elif current is None or wanted < current or current <= self._at_ms:
+            batch.alarms_set.append(Alarm(touched.run.key, touched.run.home, wanted))
+
+    def _progress(self, touched: Touched) -> RunProgressed:
+        run = touched.run
+        return RunProgressed(
+            run_key=run.key,
+            run_id=run.run_id,
+            tenant=run.tenant,
+            workflow=run.workflow,
+            version=run.version,
+            labels=run.labels,
+            sequence=run.sequence,
+            status=run.status,
+            start=touched.start,
+            changes=touched.changes,
+            usage=run.usage.to_message(),
+            error=run.error,
+            at=records.instant(self._at_ms),
+        )

@@ -1,0 +1,247 @@
+"""Owns the orchestrator's loop body: a batch of records in, one transaction, the decided records out."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from penstock.contracts.envelope import Outgoing
+from penstock.contracts.topics import PartitionGroup, Service, consumed_by
+from penstock.runtime.errors import Fenced
+from penstock.runtime.kafka.records import Received
+from services.orchestrator.shell.alarms import Alarms
+from services.orchestrator.shell.deciding import Deciding, UndecidableError
+from services.orchestrator.shell.definitions import Definitions
+from services.orchestrator.shell.inbox import Input, Requested, Unreadable, read
+from services.orchestrator.shell.outbox import Sender, Unacknowledged, unpack
+from services.orchestrator.shell.run_cache import RunCache
+from services.orchestrator.shell.store import Advance, Alarm, Batch, Position, RunTakenError, Store
+from services.orchestrator.shell.telemetry import OrchestratorEvent, OrchestratorInstruments
+
+log = structlog.get_logger()
+
+GROUP_ID = "penstock.orchestrator"
+HOME_TOPICS = tuple(topic.name for topic in consumed_by(Service.ORCHESTRATOR) if topic.group is PartitionGroup.HOME)
+"""What a home consists of: the same partition number of each of these."""
+
+_SHOWN_CHARACTERS_MAX = 500
+_COLLISIONS_MAX = 8
+"""How often one batch may meet a run that another owner started meanwhile; more means that something else is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the owner holds at once."""
+
+    runs_cached_max: int = 20_000
+    sends_max: int = 8
+    alarms_per_batch_max: int = 1_000
+    outbox_idle_ms: int = 200
+    """How long an acknowledged outbox row may wait for a batch that deletes it along the way."""
+
+
+class Owner:
+    """Implements BatchOwner: owns homes, fenced by the epochs that the store gave it."""
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sender,
+        definitions: Definitions,
+        clock: Callable[[], int],
+        limits: Limits,
+        *,
+        tenants: frozenset[str],
+        instruments: OrchestratorInstruments,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._definitions = definitions
+        self._clock = clock
+        self._limits = limits
+        self._tenants = tenants
+        self._instruments = instruments
+        self._runs = RunCache(limits.runs_cached_max)
+        self._alarms = Alarms()
+        self._unacknowledged = Unacknowledged(limits.sends_max)
+        self._positions: dict[tuple[int, str], Position] = {}
+        self._idle_since_ms = 0
+        instruments.alarms.set_function(lambda: len(self._alarms))
+        instruments.runs_cached.set_function(lambda: len(self._runs))
+
+    @property
+    def homes(self) -> frozenset[int]:
+        """The homes owned now."""
+        return frozenset(home for home, _ in self._positions)
+
+    async def take_over(self, partitions: frozenset[int]) -> Mapping[tuple[str, int], int]:
+        """Fence earlier owners, send what they left unsent, and tell where to read on."""
+        claim = await self._store.claim(partitions, HOME_TOPICS)
+        self._forget(partitions)
+        self._positions.update(claim.positions)
+        self._alarms.set(claim.alarms)
+        if claim.outbox:
+            log.info(OrchestratorEvent.OUTBOX_RESENT, rows=len(claim.outbox))
+            leftovers = [record for _, _, packed in claim.outbox for record in unpack(packed)]
+            await self._sender.send(leftovers)
+            await self._store.delete_outbox([(home, row) for home, row, _ in claim.outbox])
+        log.info(OrchestratorEvent.HOMES_OWNED, homes=sorted(self.homes))
+        return {
+            (topic, home): position.next_offset
+            for (home, topic), position in claim.positions.items()
+            if position.next_offset > 0
+        }
+
+    async def release(self, partitions: frozenset[int]) -> None:
+        """Forget homes that somebody else will own. What was sent for them is waited for first."""
+        await self._unacknowledged.flush()
+        self._forget(partitions)
+
+    async def close(self) -> None:
+        """Leave no acknowledged row behind, so that the next owner repeats nothing."""
+        await self._unacknowledged.flush()
+        await self._tidy()
+
+    def next_wake_ms(self) -> int | None:
+        """When `process` has something to do even without a record."""
+        due = self._alarms.next_due_ms()
+        if not self._unacknowledged.has_rows:
+            return due
+        tidy = self._idle_since_ms + self._limits.outbox_idle_ms
+        return tidy if due is None else min(due, tidy)
+
+    async def process(self, records: Sequence[Received]) -> None:
+        """Decide on a batch. Raises Fenced and Unavailable, after which nothing of it was done."""
+        await self._unacknowledged.room()
+        at_ms = self._clock()
+        inputs = [read(record) for record in records if self._is_new(record)]
+        due = self._alarms.due(at_ms, self._limits.alarms_per_batch_max)
+        if inputs or due:
+            await self._definitions.ensure_known(_workflows(inputs))
+            await self._decide(inputs, due, at_ms)
+        else:
+            await self._tidy()
+        self._idle_since_ms = self._clock()
+        self._runs.trim()
+
+    async def _tidy(self) -> None:
+        """Delete acknowledged rows without waiting for a batch to do it along the way."""
+        rows = self._unacknowledged.collect()
+        if not rows:
+            return
+        try:
+            await self._store.delete_outbox(rows)
+        except BaseException:
+            self._unacknowledged.keep(rows)
+            raise
+
+    async def _decide(self, inputs: Sequence[Input], due: Sequence[Alarm], at_ms: int) -> None:
+        """Decide, write, send. What the core cannot decide on is set aside, so that it stalls nothing."""
+        collisions, set_aside = 0, list[UndecidableError]()
+        while collisions <= _COLLISIONS_MAX:
+            await self._load(inputs, due)
+            deciding = Deciding(self._runs, self._definitions, self._alarms, self._tenants, GROUP_ID, at_ms)
+            acknowledged = self._unacknowledged.collect()
+            try:
+                batch, outgoing = _decided(deciding, inputs, due, set_aside)
+                batch.advances, batch.acknowledged = self._advances(inputs, due), acknowledged
+                rows = await self._store.commit(batch)
+            except RunTakenError:
+                self._undo(deciding, acknowledged)
+                collisions += 1
+            except UndecidableError as error:
+                log.exception(OrchestratorEvent.UNDECIDABLE, cause=repr(error.cause)[:_SHOWN_CHARACTERS_MAX])
+                self._undo(deciding, acknowledged)
+                set_aside.append(error)
+            except Fenced:
+                self._undo(deciding, acknowledged)
+                self._forget(self.homes)
+                raise
+            except BaseException:
+                self._undo(deciding, acknowledged)
+                raise
+            else:
+                self._settle(batch)
+                if outgoing:
+                    self._unacknowledged.add(self._sender.send(outgoing), rows)
+                return
+        raise RuntimeError(f"a batch met runs that others were starting {collisions} times in a row")
+
+    async def _load(self, inputs: Sequence[Input], due: Sequence[Alarm]) -> None:
+        wanted: dict[UUID, None] = {given.run_key: None for given in inputs if not isinstance(given, Unreadable)} | {
+            alarm.run_key: None for alarm in due
+        }
+        missing = [key for key in wanted if self._runs.get(key) is None]
+        if missing:
+            loaded = await self._store.load(missing)
+            # Another instance may have started them with a definition that has not come by here yet.
+            await self._definitions.ensure_known(
+                {f"{run.workflow}@{run.version}" for run in loaded.values() if run.status == "running"}
+            )
+            for run in loaded.values():
+                self._runs.put(run)
+
+    def _advances(self, inputs: Sequence[Input], due: Sequence[Alarm]) -> list[Advance]:
+        """How far each topic moves; a home that only has alarms proves its ownership without moving."""
+        ends: dict[tuple[int, str], int] = {}
+        for given in inputs:
+            ends[given.record.partition, given.record.topic] = given.record.offset + 1
+        moving = {home for home, _ in ends}
+        for alarm in due:
+            if alarm.home not in moving:
+                ends[alarm.home, HOME_TOPICS[0]] = self._positions[alarm.home, HOME_TOPICS[0]].next_offset
+        return [
+            Advance(home, topic, held.next_offset, end, held.owner_epoch)
+            for (home, topic), end in sorted(ends.items())
+            for held in (self._positions[home, topic],)
+        ]
+
+    def _settle(self, batch: Batch) -> None:
+        """The batch is written: what is in memory follows."""
+        for advance in batch.advances:
+            self._positions[advance.home, advance.topic] = Position(advance.next_offset, advance.owner_epoch)
+        self._alarms.clear(batch.alarms_cleared)
+        self._alarms.set(batch.alarms_set)
+        self._instruments.runs_started.inc(len(batch.started))
+        ended = [run for run in (*batch.started, *batch.changed) if run.status != "running"]
+        for run in ended:
+            self._instruments.runs_finished.labels(run.status).inc()
+        self._runs.evict([run.key for run in ended])
+
+    def _undo(self, deciding: Deciding, acknowledged: Collection[tuple[int, int]]) -> None:
+        self._runs.evict(list(deciding.touched_keys))
+        self._unacknowledged.keep(acknowledged)
+
+    def _is_new(self, record: Received) -> bool:
+        position = self._positions.get((record.partition, record.topic))
+        if position is None:
+            raise Fenced(f"{record.topic}/{record.partition} is not ours")
+        return record.offset >= position.next_offset
+
+    def _forget(self, homes: Collection[int]) -> None:
+        self._runs.forget_homes(homes)
+        self._alarms.forget_homes(homes)
+        for home, topic in list(self._positions):
+            if home in homes:
+                del self._positions[home, topic]
+
+
+def _decided(
+    deciding: Deciding, inputs: Sequence[Input], due: Sequence[Alarm], set_aside: Sequence[UndecidableError]
+) -> tuple[Batch, list[Outgoing]]:
+    """Apply everything in order, but for what an earlier try could not decide on."""
+    skipped = {id(error.cause) for error in set_aside}
+    for given in inputs:
+        if id(given) not in skipped:
+            deciding.apply(given)
+    for alarm in due:
+        if id(alarm) not in skipped:
+            deciding.ring(alarm)
+    for error in set_aside:
+        deciding.give_up(error)
+    return deciding.seal()
+
+
+def _workflows(inputs: Sequence[Input]) -> set[str]:
+    return {given.request.workflow for given in inputs if isinstance(given, Requested)}

@@ -1,0 +1,83 @@
+"""Owns the orchestrator's process: wires store, publisher, definitions and owner, and takes them down in order."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from importlib.resources import files
+
+from penstock.contracts import topics
+from penstock.contracts.topics import Service
+from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.broadcast import BroadcastReader
+from penstock.runtime.kafka.broker import KafkaBroker
+from penstock.runtime.kafka.owned import OwnedBatchConsumer
+from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.postgres import connect_pool, migrate
+from penstock.runtime.service import Context
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.shell.definitions import Definitions
+from services.orchestrator.shell.definitions_inbox import DefinitionsInbox
+from services.orchestrator.shell.owner import GROUP_ID, HOME_TOPICS, Limits, Owner
+from services.orchestrator.shell.postgres_store import PostgresStore
+from services.orchestrator.shell.retention import remove_finished_runs
+from services.orchestrator.shell.store import Store
+from services.orchestrator.shell.telemetry import OrchestratorInstruments
+
+HOUR_MS = 3_600_000
+DEFINITIONS_TOPIC = topics.WORKFLOW_PUBLISHED.name
+
+
+async def orchestrate(context: Context[OrchestratorSettings]) -> None:
+    """Run until `context.stop` is set."""
+    settings, stop, health = context.settings, context.stop, context.health
+    health.set_ready("definitions", False, "not read yet")
+    async with AsyncExitStack() as stack:
+        pool = await connect_pool(settings.postgres_url, connections_max=settings.postgres_connections_max, stop=stop)
+        stack.push_async_callback(pool.close)
+        await migrate(pool, files("services.orchestrator") / "migrations")
+        store = PostgresStore(pool)
+        broker = KafkaBroker(settings.kafka_bootstrap_servers, client_id=settings.instance)
+        publisher = Publisher(Service.ORCHESTRATOR, broker, instruments=context.instruments)
+        await publisher.start()
+        stack.push_async_callback(publisher.stop)
+        definitions = Definitions(store, settings.deployment)
+        await definitions.load()
+        reader = BroadcastReader(broker, DEFINITIONS_TOPIC, DefinitionsInbox(definitions, store, publisher).take)
+        definitions.catch_up = reader.catch_up
+        owner = _owner(context, store, publisher, definitions)
+        stack.push_async_callback(owner.close)
+        consumer = OwnedBatchConsumer(
+            Service.ORCHESTRATOR,
+            HOME_TOPICS,
+            GROUP_ID,
+            owner,
+            broker,
+            records_max=settings.orchestrator_batch_records_max,
+            drain_seconds=settings.drain_seconds,
+            instruments=context.instruments,
+            health=health,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                reader.run(stop, caught_up=lambda: health.set_ready("definitions", True)), name="definitions"
+            )
+            group.create_task(
+                remove_finished_runs(store, now_ms, int(settings.orchestrator_retention_hours * HOUR_MS), stop),
+                name="retention",
+            )
+            await consumer.run(stop)
+
+
+def _owner(
+    context: Context[OrchestratorSettings], store: Store, publisher: Publisher, definitions: Definitions
+) -> Owner:
+    settings = context.settings
+    limits = Limits(runs_cached_max=settings.orchestrator_runs_cached_max, sends_max=settings.orchestrator_sends_max)
+    return Owner(
+        store,
+        publisher,
+        definitions,
+        now_ms,
+        limits,
+        tenants=frozenset(settings.orchestrator_tenants),
+        instruments=OrchestratorInstruments(context.metrics),
+    )

@@ -1,0 +1,114 @@
+-- claim_homes: makes this instance the owner of homes, and tells where each topic is to be read on.
+INSERT INTO consumer_offset AS mine (home, topic, next_offset, owner_epoch)
+SELECT home, topic, 0, 1
+FROM unnest($1::integer[]) AS home CROSS JOIN unnest($2::text[]) AS topic
+ORDER BY home, topic
+ON CONFLICT (home, topic) DO UPDATE SET owner_epoch = mine.owner_epoch + 1
+RETURNING home, topic, next_offset, owner_epoch;
+
+-- outbox_of_homes: what an earlier owner decided and perhaps did not send.
+SELECT home, id, records FROM outbox WHERE home = ANY($1::integer[]) ORDER BY home, id;
+
+-- delete_outbox: forgets what the broker acknowledged.
+DELETE FROM outbox USING unnest($1::integer[], $2::bigint[]) AS sent (home, id)
+WHERE outbox.home = sent.home AND outbox.id = sent.id;
+
+-- alarms_of_homes: what is due when.
+SELECT run_key, home, due_at_ms FROM alarm WHERE home = ANY($1::integer[]);
+
+-- load_runs: runs by key.
+SELECT run_key, tenant, run_id, workflow, version, home, status, request, sequence, started_at_ms, finished_at_ms,
+       output, error, deadline_at_ms, redrives
+FROM run WHERE run_key = ANY($1::uuid[]);
+
+-- load_steps: the steps of runs, in the order in which they were last told of.
+SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output, error, usage,
+       sequence
+FROM step WHERE run_key = ANY($1::uuid[]) ORDER BY run_key, sequence, path;
+
+-- commit_batch: offsets, runs, steps, alarms and outbox of one batch, or nothing at all.
+WITH fence AS (
+    UPDATE consumer_offset AS held SET next_offset = batch.next_offset
+    FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+         AS batch (home, topic, expected_offset, next_offset, owner_epoch)
+    WHERE held.home = batch.home AND held.topic = batch.topic
+      AND held.next_offset = batch.expected_offset AND held.owner_epoch = batch.owner_epoch
+    RETURNING 1
+), started AS (
+    INSERT INTO run (run_key, tenant, run_id, workflow, version, home, status, request, sequence, started_at_ms,
+                     finished_at_ms, output, error, deadline_at_ms, redrives)
+    SELECT run_key, tenant, run_id, workflow, version, home, status, request::json, sequence, started_at_ms,
+           finished_at_ms, output::json, error::json, deadline_at_ms, redrives
+    FROM unnest($6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::text[],
+                $14::integer[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::integer[])
+         AS batch (run_key, tenant, run_id, workflow, version, home, status, request, sequence, started_at_ms,
+                   finished_at_ms, output, error, deadline_at_ms, redrives)
+), changed AS (
+    UPDATE run SET status = batch.status, sequence = batch.sequence, finished_at_ms = batch.finished_at_ms,
+                   output = batch.output::json, error = batch.error::json, deadline_at_ms = batch.deadline_at_ms,
+                   redrives = batch.redrives
+    FROM unnest($21::uuid[], $22::text[], $23::integer[], $24::bigint[], $25::text[], $26::text[], $27::bigint[],
+                $28::integer[])
+         AS batch (run_key, status, sequence, finished_at_ms, output, error, deadline_at_ms, redrives)
+    WHERE run.run_key = batch.run_key
+), stepped AS (
+    INSERT INTO step (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
+                      error, usage, sequence)
+    SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output::json,
+           error::json, usage::json, sequence
+    FROM unnest($29::uuid[], $30::text[], $31::text[], $32::text[], $33::integer[], $34::integer[], $35::integer[],
+                $36::integer[], $37::bigint[], $38::bigint[], $39::text[], $40::text[], $41::text[], $42::integer[])
+         AS batch (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
+                   error, usage, sequence)
+    ON CONFLICT (run_key, path) DO UPDATE SET
+        phase = excluded.phase, attempt = excluded.attempt, tries = excluded.tries, repairs = excluded.repairs,
+        route = excluded.route, due_at_ms = excluded.due_at_ms, dispatched_at_ms = excluded.dispatched_at_ms,
+        output = excluded.output, error = excluded.error, usage = excluded.usage, sequence = excluded.sequence
+), cleared AS (
+    DELETE FROM alarm WHERE run_key = ANY($43::uuid[])
+), moved AS (
+    INSERT INTO alarm (run_key, home, due_at_ms)
+    SELECT run_key, home, due_at_ms FROM unnest($44::uuid[], $45::integer[], $46::bigint[])
+         AS batch (run_key, home, due_at_ms)
+    ON CONFLICT (run_key) DO UPDATE SET due_at_ms = excluded.due_at_ms
+), sent AS (
+    DELETE FROM outbox USING unnest($47::integer[], $48::bigint[]) AS acknowledged (home, id)
+    WHERE outbox.home = acknowledged.home AND outbox.id = acknowledged.id
+), decided AS (
+    INSERT INTO outbox (home, records)
+    SELECT home, records FROM unnest($49::integer[], $50::bytea[]) AS batch (home, records)
+    RETURNING home, id
+)
+SELECT decided.home, decided.id, require_ownership((SELECT count(*) FROM fence), cardinality($1)) AS owned
+FROM (SELECT 1) AS once LEFT JOIN decided ON true;
+
+-- definitions: all definitions, oldest first.
+SELECT name, version, definition FROM workflow_definition ORDER BY sequence;
+
+-- add_definition: keeps a definition unless that name and version is taken; answers what is kept now.
+WITH added AS (
+    INSERT INTO workflow_definition (name, version, definition, published_at) VALUES ($1, $2, $3::json, $4)
+    ON CONFLICT (name, version) DO NOTHING
+    RETURNING definition::text
+)
+SELECT definition, true AS added FROM added
+UNION ALL
+SELECT definition::text, false FROM workflow_definition
+WHERE name = $1 AND version = $2 AND NOT EXISTS (SELECT FROM added);
+
+-- delete_finished_runs: removes at most $2 runs that ended before $1, with their steps.
+WITH old AS (
+    SELECT run_key FROM run WHERE finished_at_ms < $1 ORDER BY finished_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED
+), steps AS (
+    DELETE FROM step USING old WHERE step.run_key = old.run_key
+), runs AS (
+    DELETE FROM run USING old WHERE run.run_key = old.run_key RETURNING 1
+)
+SELECT count(*) FROM runs;
+
+-- broadcast_offset: how far refused definitions have been set aside, by whichever instance came first.
+SELECT next_offset FROM consumer_offset WHERE home = -1 AND topic = $1;
+
+-- advance_broadcast: the record before $2 has been taken or set aside.
+INSERT INTO consumer_offset AS held (home, topic, next_offset, owner_epoch) VALUES (-1, $1, $2, 0)
+ON CONFLICT (home, topic) DO UPDATE SET next_offset = greatest(held.next_offset, excluded.next_offset);

@@ -1,0 +1,178 @@
+"""Owns the translation between runs and rows: every column of `run` and `step` is named here and in the SQL only."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from penstock.contracts.ids import request_id
+from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
+from services.orchestrator.core.state import Run, Step, Usage
+from services.orchestrator.shell.store import Batch
+
+Row = Mapping[str, Any]
+
+
+def batch_columns(batch: Batch) -> list[list[Any]]:
+    """The parameters of `commit_batch`, one list per column."""
+    advances, started, changed, steps = batch.advances, batch.started, batch.changed, batch.steps
+    return [
+        [a.home for a in advances],
+        [a.topic for a in advances],
+        [a.expected_offset for a in advances],
+        [a.next_offset for a in advances],
+        [a.owner_epoch for a in advances],
+        [run.key for run in started],
+        [run.tenant for run in started],
+        [run.run_id for run in started],
+        [run.workflow for run in started],
+        [run.version for run in started],
+        [run.home for run in started],
+        [run.status for run in started],
+        [_request_of(run) for run in started],
+        [run.sequence for run in started],
+        [run.started_at_ms for run in started],
+        [run.finished_at_ms for run in started],
+        [_run_output(run) for run in started],
+        [_failure(run.error) for run in started],
+        [run.deadline_at_ms for run in started],
+        [run.redrives for run in started],
+        [run.key for run in changed],
+        [run.status for run in changed],
+        [run.sequence for run in changed],
+        [run.finished_at_ms for run in changed],
+        [_run_output(run) for run in changed],
+        [_failure(run.error) for run in changed],
+        [run.deadline_at_ms for run in changed],
+        [run.redrives for run in changed],
+        [run.key for run, _ in steps],
+        [step.path for _, step in steps],
+        [step.kind for _, step in steps],
+        [step.phase.value for _, step in steps],
+        [step.attempt for _, step in steps],
+        [step.tries for _, step in steps],
+        [step.repairs for _, step in steps],
+        [step.route for _, step in steps],
+        [step.due_at_ms for _, step in steps],
+        [step.dispatched_at_ms for _, step in steps],
+        [_step_output(step) for _, step in steps],
+        [_failure(step.error) for _, step in steps],
+        [_usage(run, step) for run, step in steps],
+        [run.sequence for run, _ in steps],
+        batch.alarms_cleared,
+        [alarm.run_key for alarm in batch.alarms_set],
+        [alarm.home for alarm in batch.alarms_set],
+        [alarm.due_at_ms for alarm in batch.alarms_set],
+        [home for home, _ in batch.acknowledged],
+        [row for _, row in batch.acknowledged],
+        [home for home, _ in batch.outbox],
+        [packed for _, packed in batch.outbox],
+    ]
+
+
+def run_from_row(row: Row) -> Run:
+    """A run without its steps."""
+    request = orjson.loads(row["request"])
+    return Run(
+        key=row["run_key"],
+        tenant=row["tenant"],
+        run_id=row["run_id"],
+        workflow=row["workflow"],
+        version=row["version"],
+        home=row["home"],
+        status=row["status"],
+        input=request["input"],
+        labels=request["labels"],
+        priority=Lane(request["priority"]),
+        budget=Budget.model_validate(request["budget"]) if request["budget"] is not None else None,
+        deadline_at_ms=row["deadline_at_ms"],
+        traceparent=request["traceparent"],
+        started_at_ms=row["started_at_ms"],
+        finished_at_ms=row["finished_at_ms"],
+        output=_loads(row["output"]),
+        error=_load_failure(row["error"]),
+        sequence=row["sequence"],
+        redrives=row["redrives"],
+    )
+
+
+def add_step(run: Run, row: Row) -> None:
+    """Put a step into its run; what the run has spent is the sum over its steps."""
+    phase = StepPhase(row["phase"])
+    usage = orjson.loads(row["usage"]) if row["usage"] is not None else {}
+    step = Step(
+        path=row["path"],
+        kind=row["kind"],
+        phase=phase,
+        attempt=row["attempt"],
+        tries=row["tries"],
+        repairs=row["repairs"],
+        route=row["route"],
+        request_id=request_id(run.key, row["path"], row["attempt"]) if row["attempt"] else None,
+        due_at_ms=row["due_at_ms"],
+        dispatched_at_ms=row["dispatched_at_ms"],
+        output=_loads(row["output"]),
+        error=_load_failure(row["error"]),
+        model_calls=usage.get("model_calls", 0),
+        input_tokens=usage.get("input_tokens", 0),
+        output_tokens=usage.get("output_tokens", 0),
+        cost=Decimal(usage.get("cost", 0)),
+    )
+    run.steps[step.path] = step
+    run.sequence = max(run.sequence, row["sequence"])
+    _add_usage(run.usage, step, usage.get("currency"))
+
+
+def _add_usage(total: Usage, step: Step, currency: str | None) -> None:
+    total.model_calls += step.model_calls
+    total.input_tokens += step.input_tokens
+    total.output_tokens += step.output_tokens
+    total.cost += step.cost
+    if currency is not None:
+        total.currency = currency
+
+
+def _request_of(run: Run) -> str:
+    return orjson.dumps(
+        {
+            "input": run.input,
+            "labels": run.labels,
+            "priority": run.priority.value,
+            "budget": None if run.budget is None else run.budget.model_dump(mode="json", exclude_none=True),
+            "traceparent": run.traceparent,
+        }
+    ).decode()
+
+
+def _run_output(run: Run) -> str | None:
+    return orjson.dumps(run.output).decode() if run.status == "completed" else None
+
+
+def _step_output(step: Step) -> str | None:
+    return orjson.dumps(step.output).decode() if step.phase is StepPhase.COMPLETED else None
+
+
+def _usage(run: Run, step: Step) -> str | None:
+    if not step.model_calls:
+        return None
+    spent = {
+        "model_calls": step.model_calls,
+        "input_tokens": step.input_tokens,
+        "output_tokens": step.output_tokens,
+        "cost": str(step.cost),
+        "currency": run.usage.currency,
+    }
+    return orjson.dumps(spent).decode()
+
+
+def _failure(failure: Failure | None) -> str | None:
+    return None if failure is None else failure.to_json().decode()
+
+
+def _load_failure(text: str | None) -> Failure | None:
+    return None if text is None else Failure.model_validate_json(text)
+
+
+def _loads(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)

@@ -1,0 +1,49 @@
+"""Owns the names of what the orchestrator says about itself, over and above the runtime's."""
+
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class OrchestratorEvent(StrEnum):
+    """Every log event of the orchestrator."""
+
+    HOMES_OWNED = "homes.owned"
+    OUTBOX_RESENT = "outbox.resent"
+    DEFINITION_TAKEN = "definition.taken"
+    DEFINITION_REFUSED = "definition.refused"
+    DEFINITIONS_WAITING = "definitions.waiting"
+    UNDECIDABLE = "batch.undecidable"
+    ALARM_ORPHANED = "alarm.orphaned"
+    RUNS_REMOVED = "runs.removed"
+    RETENTION_WAITING = "retention.waiting"
+
+
+class OrchestratorMetric(StrEnum):
+    """Every metric of the orchestrator."""
+
+    RUNS_STARTED = "penstock_runs_started_total"
+    RUNS_FINISHED = "penstock_runs_finished_total"
+    """By status."""
+    STEPS_REQUESTED = "penstock_steps_requested_total"
+    """Attempts asked for, by kind."""
+    ALARMS = "penstock_alarms"
+    """Runs that wait for a point in time."""
+    RUNS_CACHED = "penstock_runs_cached"
+
+
+class OrchestratorInstruments:
+    """The orchestrator's metrics on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.runs_started = Counter(
+            OrchestratorMetric.RUNS_STARTED.removesuffix("_total"), "Runs started", registry=registry
+        )
+        self.runs_finished = Counter(
+            OrchestratorMetric.RUNS_FINISHED.removesuffix("_total"), "Runs ended", ["status"], registry=registry
+        )
+        self.steps_requested = Counter(
+            OrchestratorMetric.STEPS_REQUESTED.removesuffix("_total"), "Attempts asked for", registry=registry
+        )
+        self.alarms = Gauge(OrchestratorMetric.ALARMS, "Runs waiting for a point in time", registry=registry)
+        self.runs_cached = Gauge(OrchestratorMetric.RUNS_CACHED, "Runs in memory", registry=registry)
