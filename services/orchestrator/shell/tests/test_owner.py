@@ -224,7 +224,6 @@ async def test_an_unknown_workflow_is_looked_for_before_it_is_called_unknown() -
 
 
 async def test_what_was_decided_and_not_sent_is_sent_by_the_next_owner(world: World) -> None:
-    # given an owner that died between its transaction and the broker
     world.wire.acknowledges = False
     await world.owner.process([world.request()])
     lost = list(world.wire.sent)
