@@ -92,6 +92,7 @@ def start(
         started_at_ms=at_ms,
     )
     turn = Turn(run, _live(run, program), at_ms)
+    turn.decision.run_changed = True
     fault = _refused(run, program)
     turn.decision.start = RunStart(
         input_preview=None if fault is not None else preview(run.input),
@@ -130,10 +131,9 @@ def reject(
 
 def decide(run: Run, program: Program, event: Event) -> Decision:
     """What an event leads to. `run` is updated in place; the same run and event give the same decision."""
-    if isinstance(event, Redriven):
-        return _redrive(run, program, event.at_ms)
     if run.status != "running":
-        return Decision(run)
+        redriven = isinstance(event, Redriven) and run.status == "failed"
+        return _redrive(run, program, event.at_ms) if redriven else Decision(run)
     live = run.live if run.live is not None else restore(run, program)
     turn = Turn(run, live, event.at_ms)
     match event:
@@ -147,6 +147,8 @@ def decide(run: Run, program: Program, event: Event) -> Decision:
             return _applied(turn, lambda: _end(turn, "cancelled", Failure(code="cancelled", message=reason)))
         case AlarmDue():
             return _applied(turn, lambda: _ring(turn))
+        case Redriven():
+            return _closed(turn)
 
 
 def restore(run: Run, program: Program) -> Live:
@@ -257,8 +259,6 @@ def _ring(turn: Turn) -> None:
 
 def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
     """A failed run goes on where it failed; what succeeded stays, and so does what a best effort made do with."""
-    if run.status != "failed":
-        return Decision(run, alarm_at_ms=_alarm(run))
     culprit = None if run.error is None else run.error.step
     run.status = "running"
     run.error = run.finished_at_ms = None
@@ -267,6 +267,7 @@ def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
     if run.deadline_at_ms <= at_ms:
         run.deadline_at_ms = at_ms + program.deadline_ms
     turn = Turn(run, _live(run, program), at_ms)
+    turn.decision.run_changed = True
     for step in run.steps.values():
         if step.phase is StepPhase.CANCELLED or (step.phase is StepPhase.FAILED and step.path == culprit):
             step.phase = StepPhase.RETRYING

@@ -1,0 +1,129 @@
+"""Owns how the core is tested: a run told events, every decision made twice, once by a run restored from its rows."""
+
+import copy
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+
+from penstock.contracts import ids
+from penstock.contracts.messages import InferenceRequested, NextMove, TaskRequested
+from penstock.testkit.builders import BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
+from penstock.workflow.checks import check
+from penstock.workflow.definition import Definition
+from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven, decide, start
+from services.orchestrator.core.program import compile_definition
+from services.orchestrator.core.state import Decision, Request, Run
+
+KEY = ids.run_key("default", "run-1")
+
+
+def stored(run: Run) -> Run:
+    """The run as it comes back from its rows: nothing derived, every value through JSON."""
+    again = copy.deepcopy(replace(run, live=None, steps={}))
+    again.input = orjson.loads(orjson.dumps(run.input))
+    again.output = orjson.loads(orjson.dumps(run.output))
+    for path, step in sorted(run.steps.items(), reverse=True):  # the order in which rows come must not matter
+        again.steps[path] = replace(step, output=orjson.loads(orjson.dumps(step.output)))
+    return again
+
+
+def said(decision: Decision) -> dict[str, Any]:
+    """All of a decision in plain values, to be compared."""
+    run = replace(decision.run, live=None)
+    return {
+        "run": {**asdict(run), "steps": dict(sorted(asdict(run)["steps"].items()))},
+        "run_changed": decision.run_changed,
+        "steps": [asdict(step) for step in decision.steps],
+        "requests": [request.to_json() for request in decision.requests],
+        "alarm_at_ms": decision.alarm_at_ms,
+        "changes": [change.to_json() for change in decision.changes],
+        "start": None if decision.start is None else decision.start.to_json(),
+        "finished": None if decision.finished is None else decision.finished.to_json(),
+    }
+
+
+class Conversation:
+    """One run that is told events; `requests` are all that it ever asked for, by path and attempt."""
+
+    def __init__(self, do: dict[str, Any] | Definition, given: Any = None, **fields: Any) -> None:
+        workflow = {name: fields.pop(name) for name in ("deadline_seconds", "steps_max", "tiers") if name in fields}
+        self.definition = do if isinstance(do, Definition) else a_definition(do, **workflow)
+        assert check(self.definition) == []
+        self.program = compile_definition(self.definition, "1")
+        self.now_ms = BEGINNING_MS
+        self.requests: dict[tuple[str, int], Request] = {}
+        self.last = self._heard(
+            start(
+                a_run(input={} if given is None else given, **fields),
+                key=KEY,
+                tenant="default",
+                run_id="run-1",
+                home=3,
+                program=self.program,
+                at_ms=self.now_ms,
+                traceparent=None,
+            )
+        )
+
+    @property
+    def run(self) -> Run:
+        """The run, as it is now."""
+        return self.last.run
+
+    def asked(self) -> list[str]:
+        """What the last decision asked for: `path#attempt`."""
+        return [f"{request.step}#{request.attempt}" for request in self.last.requests]
+
+    def inputs(self) -> list[Any]:
+        """The inputs of the tasks that the last decision asked for."""
+        return [request.input for request in self.last.requests if isinstance(request, TaskRequested)]
+
+    def model_call(self) -> InferenceRequested:
+        """The one model call that the last decision asked for."""
+        (request,) = self.last.requests
+        assert isinstance(request, InferenceRequested)
+        return request
+
+    def tell(self, event: Event) -> Decision:
+        """An event; a run restored from its rows must decide the same."""
+        before = stored(self.run)
+        decision = decide(self.run, self.program, event)
+        # Guard: frames after a restart are the frames before it (decision 0001).
+        assert said(decide(before, self.program, event)) == said(decision)
+        self.last = self._heard(decision)
+        return decision
+
+    def answer(self, message: Completed) -> Decision:
+        """An executor's answer."""
+        return self.tell(Outcome(message, self.now_ms))
+
+    def succeed(self, path: str, output: Any = None, attempt: int = 1, **fields: Any) -> Decision:
+        """An attempt went well."""
+        return self.answer(succeeded(self.requests[path, attempt], output, **fields))
+
+    def fail(self, path: str, next_move: NextMove = NextMove.GIVE_UP, attempt: int = 1, **fields: Any) -> Decision:
+        """An attempt failed."""
+        return self.answer(failed(self.requests[path, attempt], next_move, **fields))
+
+    def ring(self, at_ms: int | None = None) -> Decision:
+        """The alarm that the last decision set, when it is due (or at another time)."""
+        due_ms = self.last.alarm_at_ms if at_ms is None else at_ms
+        assert due_ms is not None
+        self.now_ms = max(self.now_ms, due_ms)
+        return self.tell(AlarmDue(self.now_ms))
+
+    def cancel(self, reason: str = "") -> Decision:
+        """Somebody cancels the run."""
+        return self.tell(Cancelled(reason, self.now_ms))
+
+    def redrive(self) -> Decision:
+        """Somebody redrives the run."""
+        return self.tell(Redriven(self.now_ms))
+
+    def _heard(self, decision: Decision) -> Decision:
+        for request in decision.requests:
+            # Guard: an attempt is asked for once, ever.
+            assert (request.step, request.attempt) not in self.requests
+            self.requests[request.step, request.attempt] = request
+        return decision

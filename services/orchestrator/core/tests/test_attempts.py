@@ -1,0 +1,198 @@
+"""Owns the examples of attempts: retries, fallbacks, repairs, timeouts, outputs that are refused."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
+from penstock.testkit.builders import BEGINNING_MS, a_model, a_task
+from penstock.workflow.definition import Retry
+from services.orchestrator.core.leaf import backoff_ms
+from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.values import VALUE_BYTES_MAX
+
+SCHEMA = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
+
+
+def routes(talk: Conversation) -> list[str]:
+    """Where the last decision's model calls go."""
+    return [request.model for request in talk.last.requests if isinstance(request, InferenceRequested)]
+
+
+def test_retry_after_waits_as_long_as_it_was_told() -> None:
+    talk = Conversation(a_task("work"))
+
+    decision = talk.fail("work", NextMove.RETRY_AFTER, retry_after_ms=1_500)
+    assert talk.asked() == []
+    assert decision.alarm_at_ms == BEGINNING_MS + 1_500
+    assert talk.run.steps["work"].phase is StepPhase.RETRYING
+
+    assert talk.ring(BEGINNING_MS + 1_499).empty
+    talk.ring(BEGINNING_MS + 1_500)
+    assert talk.asked() == ["work#2"]
+
+
+def test_retry_after_backs_off_with_full_jitter() -> None:
+    talk = Conversation(a_task("work", retry={"initial_ms": 1_000}))
+
+    decision = talk.fail("work", NextMove.RETRY_AFTER)
+
+    assert decision.alarm_at_ms is not None
+    assert BEGINNING_MS < decision.alarm_at_ms <= BEGINNING_MS + 1_000
+
+
+def test_back_off_doubles_up_to_its_maximum_and_depends_on_the_id_alone() -> None:
+    retry = Retry(initial_ms=100, max_ms=1_000)
+    ids = [UUID(int=number * 7919) for number in range(0, 1 << 36, 1 << 26)]
+    waits = [[backoff_ms(retry, attempt, request_id) for request_id in ids] for attempt in (2, 3, 4, 9)]
+
+    assert [max(wait) for wait in waits] <= [100, 200, 400, 1_000]
+    for wait, ceiling in zip(waits, (100, 200, 400, 1_000), strict=True):
+        assert min(wait) < ceiling * 0.05
+        assert max(wait) > ceiling * 0.95
+    assert backoff_ms(retry, 20, UUID(int=5)) == backoff_ms(retry, 20, UUID(int=5))
+
+
+def test_a_told_wait_is_bounded_by_the_deadline() -> None:
+    talk = Conversation(a_task("work"), deadline_seconds=10)
+
+    decision = talk.fail("work", NextMove.RETRY_AFTER, retry_after_ms=10**30)
+
+    assert decision.alarm_at_ms == BEGINNING_MS + 10_000
+
+
+def test_elsewhere_is_the_next_route_at_once_then_the_last_one_after_a_while() -> None:
+    talk = Conversation(a_model("say"))
+    assert routes(talk) == ["first"]
+
+    talk.fail("say", NextMove.RETRY_ELSEWHERE)
+    assert (talk.asked(), routes(talk)) == (["say#2"], ["second"])
+    assert talk.model_call().pool == "burst"
+    assert [change.phase.value for change in talk.last.changes] == ["retrying", "waiting"]
+    assert [change.route for change in talk.last.changes] == ["small/first", "burst/second"]
+
+    talk.fail("say", NextMove.RETRY_ELSEWHERE, attempt=2)
+    assert talk.asked() == []
+    talk.ring()
+    assert (talk.asked(), routes(talk)) == (["say#3"], ["second"])
+
+
+def test_attempts_are_bounded_over_all_routes() -> None:
+    talk = Conversation(a_model("say", retry={"attempts": 2}))
+    talk.fail("say", NextMove.RETRY_ELSEWHERE)
+
+    finished = talk.fail("say", NextMove.RETRY_ELSEWHERE, attempt=2, code="overloaded", message="busy").finished
+
+    assert finished is not None
+    assert finished.error is not None
+    assert (finished.error.code, finished.error.message) == ("overloaded", "busy (attempt 2 of 2)")
+
+
+def test_give_up_is_the_end_whatever_attempts_are_left() -> None:
+    talk = Conversation(a_model("say"))
+
+    assert talk.fail("say", NextMove.GIVE_UP).finished is not None
+
+
+def test_an_output_that_misses_its_schema_is_repaired_once_then_asked_for_elsewhere() -> None:
+    talk = Conversation(a_model("say", output_schema=SCHEMA, retry={"attempts": 4}))
+
+    talk.succeed("say", {"kin": 1})
+    assert (talk.asked(), routes(talk)) == (["say#2"], ["first"])
+    assert [message.role for message in talk.model_call().messages] == ["user", "user"]
+    correction = talk.model_call().messages[1].content
+    assert 'the output misses its schema at $: "kind" is a required property' in correction
+
+    talk.succeed("say", {"kind": 1}, attempt=2)
+    assert (talk.asked(), routes(talk)) == (["say#3"], ["second"])
+    assert len(talk.model_call().messages) == 1
+
+    talk.succeed("say", "no", attempt=3)
+    assert (talk.asked(), routes(talk)) == (["say#4"], ["second"])
+
+    finished = talk.succeed("say", "no", attempt=4).finished
+    assert finished is not None
+    assert finished.error is not None
+    assert finished.error.code == "output_invalid"
+    assert '$: "no" is not of type "object" (attempt 4 of 4)' in finished.error.message
+
+
+def test_an_output_that_fits_its_schema_is_taken() -> None:
+    talk = Conversation(a_model("say", output_schema=SCHEMA))
+
+    finished = talk.succeed("say", {"kind": "mit", "more": None}).finished
+
+    assert finished is not None
+    assert finished.output == {"kind": "mit", "more": None}
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [(2**70, "output_invalid"), ("x" * VALUE_BYTES_MAX, "value_too_large")],
+)
+def test_an_output_that_nobody_can_hold_is_refused(output: Any, code: str) -> None:
+    talk = Conversation(a_task("work", retry={"attempts": 1}))
+
+    finished = talk.succeed("work", output).finished
+
+    assert finished is not None
+    assert finished.error is not None
+    assert finished.error.code == code
+
+
+def test_a_number_that_json_does_not_have_is_null_in_memory_as_in_the_row() -> None:
+    talk = Conversation(a_task("work"))
+
+    finished = talk.succeed("work", [float("nan"), 1.0]).finished
+
+    assert finished is not None
+    assert finished.output == [None, 1.0]
+
+
+def test_a_request_that_is_too_large_fails_its_step() -> None:
+    for step in (
+        a_task("work", input="{{ input.text }}{{ input.text }}"),
+        a_model("work", prompt="{{ input.text }}{{ input.text }}"),
+    ):
+        talk = Conversation(step, {"text": "ü" * (VALUE_BYTES_MAX // 4 + 1)})
+
+        assert talk.asked() == []
+        assert talk.run.error is not None
+        assert (talk.run.error.code, talk.run.error.step) == ("value_too_large", "work")
+
+
+def test_a_timeout_asks_elsewhere_and_nobody_awaits_the_late_answer() -> None:
+    talk = Conversation(a_model("say", timeout_seconds=2))
+    assert talk.last.alarm_at_ms == BEGINNING_MS + 2_000
+
+    assert talk.ring(BEGINNING_MS + 1_999).empty
+    talk.ring(BEGINNING_MS + 2_000)
+    assert (talk.asked(), routes(talk)) == (["say#2"], ["second"])
+    assert talk.last.changes[0].error is not None
+    assert (talk.last.changes[0].error.code, talk.last.changes[0].error.message) == ("timeout", "no answer within 2 s")
+
+    assert talk.succeed("say", "late").empty
+    assert talk.last.alarm_at_ms == BEGINNING_MS + 4_000
+    assert talk.succeed("say", "in time", attempt=2).finished is not None
+
+
+def test_a_step_that_only_times_out_ends() -> None:
+    talk = Conversation(a_task("work", timeout_seconds=1))
+    while talk.run.status == "running":
+        talk.ring()
+
+    assert talk.run.steps["work"].attempt == 3
+    assert talk.run.error is not None
+    assert talk.run.error.code == "timeout"
+
+
+def test_several_leaves_that_are_due_together_are_all_served() -> None:
+    sections = {"id": "all", "parallel": {"sections": [a_task("one"), a_task("two"), a_task("three")]}}
+    talk = Conversation(sections)
+    for name in ("one", "two", "three"):
+        talk.fail(f"all/{name}", NextMove.RETRY_AFTER, retry_after_ms=100)
+
+    talk.ring(BEGINNING_MS + 100)
+
+    assert sorted(talk.asked()) == ["all/one#2", "all/three#2", "all/two#2"]

@@ -1,0 +1,96 @@
+"""Owns the table of what each event does to a step in each phase."""
+
+from typing import Any
+
+import pytest
+
+from penstock.contracts.messages import NextMove, StepPhase, ToolRequested
+from penstock.testkit.builders import BEGINNING_MS, a_task, succeeded
+from services.orchestrator.core.tests.conversation import KEY, Conversation
+
+W, R, C, F, X = StepPhase.WAITING, StepPhase.RETRYING, StepPhase.COMPLETED, StepPhase.FAILED, StepPhase.CANCELLED
+
+
+def brought_to(phase: StepPhase) -> Conversation:
+    """A run of two steps side by side, the first of which is in `phase`; the second keeps the run going."""
+    effort = {"sections": [a_task("one"), a_task("two", timeout_seconds=3000)], "join": "best_effort"}
+    talk = Conversation({"id": "all", "parallel": effort})
+    match phase:
+        case StepPhase.WAITING:
+            pass
+        case StepPhase.RETRYING:
+            talk.fail("all/one", NextMove.RETRY_AFTER, retry_after_ms=70_000)
+        case StepPhase.COMPLETED:
+            talk.succeed("all/one")
+        case StepPhase.FAILED:
+            talk.fail("all/one")
+        case StepPhase.CANCELLED:
+            talk.cancel()
+    assert talk.run.steps["all/one"].phase is phase
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("phase", "event", "after"),
+    [
+        (W, "success", C),
+        (W, "failure", F),
+        (W, "retry", R),
+        (W, "alarm", R),
+        (W, "cancel", X),
+        (R, "success", R),
+        (R, "failure", R),
+        (R, "retry", R),
+        (R, "alarm", W),
+        (R, "cancel", X),
+        (C, "success", C),
+        (C, "failure", C),
+        (C, "retry", C),
+        (C, "alarm", C),
+        (C, "cancel", C),
+        (F, "success", F),
+        (F, "failure", F),
+        (F, "retry", F),
+        (F, "alarm", F),
+        (F, "cancel", F),
+        (X, "success", X),
+        (X, "failure", X),
+        (X, "retry", X),
+        (X, "alarm", X),
+        (X, "cancel", X),
+    ],
+)
+def test_what_an_event_does_to_a_step(phase: StepPhase, event: str, after: StepPhase) -> None:
+    """Guard: a result that nobody awaits changes nothing; every (phase, event) pair is in the table."""
+    talk = brought_to(phase)
+    match event:
+        case "success":
+            decision = talk.succeed("all/one", "again")
+        case "failure":
+            decision = talk.fail("all/one")
+        case "retry":
+            decision = talk.fail("all/one", NextMove.RETRY_AFTER)
+        case "alarm":
+            decision = talk.ring(BEGINNING_MS + 70_000)
+        case _:
+            decision = talk.cancel()
+
+    assert talk.run.steps["all/one"].phase is after
+    if phase is not W and event in ("success", "failure", "retry"):
+        assert decision.empty
+
+
+@pytest.mark.parametrize("field", [{"step": "all/nowhere"}, {"step": "all/two"}, {"request_id": KEY}])
+def test_an_answer_to_what_was_never_asked_changes_nothing(field: dict[str, Any]) -> None:
+    talk = brought_to(W)
+
+    assert talk.succeed("all/one", **field).empty
+    assert [step.phase for step in talk.run.steps.values()] == [W, W]
+
+
+def test_an_answer_of_another_kind_changes_nothing() -> None:
+    talk = brought_to(W)
+    request = talk.requests["all/one", 1]
+    tool = ToolRequested.model_validate({**request.model_dump(), "tool": "files.read", "grants": []})
+
+    assert talk.answer(succeeded(tool, 1)).empty
