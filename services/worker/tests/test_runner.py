@@ -3,35 +3,23 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from penstock.contracts.envelope import Headers
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded, WorkError
 from penstock.contracts.topics import TASK_COMPLETED, Service
 from penstock.runtime.errors import Poison
 from penstock.runtime.work import Answers
+from penstock.testkit.received import Record
 from penstock.workflow.task import Context, Failed, current, task
 from services.worker.runner import TaskRunner
 from services.worker.threads import DaemonThreads
 
 AT_MS = 1_795_000_000_000
 KEY = run_key("default", "r")
-
-
-@dataclass
-class Record:
-    value: bytes | None
-    headers: Headers = field(default_factory=list)
-    topic: str = "penstock.task.default.requested.v1"
-    partition: int = 0
-    offset: int = 0
-    timestamp: int = AT_MS
-    key: bytes | None = None
 
 
 @pytest.fixture
@@ -56,7 +44,7 @@ async def run(runner: TaskRunner, name: str, given_input: Any = None, *, seconds
         task=name,
         input=given_input,
     )
-    completed, usage = await runner.handle(Record(request.to_json()))
+    completed, usage = await runner.handle(Record(request.to_json(), timestamp=AT_MS))
     recorded = UsageRecorded.model_validate_json(usage.value)
     outcome = TaskCompleted.model_validate_json(completed.value)
     assert (recorded.kind, recorded.subject, recorded.status) == ("task", name, outcome.status)

@@ -1,6 +1,5 @@
 """Tests of reading requests and writing their answers; the message models are the judge."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -16,21 +15,11 @@ from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, 
 from penstock.contracts.topics import TASK_COMPLETED, USAGE_RECORDED, Service
 from penstock.runtime.errors import Poison
 from penstock.runtime.work import OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
+from penstock.testkit.received import Record
 
 AT_MS = 1_795_000_000_123
 KEY = run_key("default", "order-1")
 ANSWERS = Answers(Service.WORKER, TASK_COMPLETED, "task", "worker-1")
-
-
-@dataclass
-class Record:
-    value: bytes | None
-    headers: Headers = field(default_factory=list)
-    topic: str = "penstock.task.default.requested.v1"
-    partition: int = 1
-    offset: int = 42
-    timestamp: int = AT_MS
-    key: bytes | None = None
 
 
 def a_request(**changes: Any) -> TaskRequested:
@@ -53,12 +42,16 @@ def a_request(**changes: Any) -> TaskRequested:
     return TaskRequested(**{**given_fields, **changes})
 
 
+def a_record(value: bytes | None, headers: Headers | None = None) -> Record:
+    return Record(value, headers or [], partition=1, offset=42, timestamp=AT_MS)
+
+
 def headers(**changes: Any) -> Headers:
     return to_headers(Envelope("cause-1", "t", "s", "2026-11-21T00:00:00Z", traceparent="00-1-2-01", **changes))
 
 
 def test_a_request_is_read_with_its_cause_and_trace() -> None:
-    work = read(TaskRequested, Record(a_request().to_json(), headers()), home_partitions=4)
+    work = read(TaskRequested, a_record(a_request().to_json(), headers()), home_partitions=4)
 
     assert work.request == a_request()
     assert (work.cause, work.traceparent, work.requested_at_ms) == (b"cause-1", b"00-1-2-01", AT_MS)
@@ -67,14 +60,14 @@ def test_a_request_is_read_with_its_cause_and_trace() -> None:
 
 
 def test_a_request_without_headers_is_read_and_its_position_is_the_cause() -> None:
-    work = read(TaskRequested, Record(a_request().to_json()), home_partitions=4)
+    work = read(TaskRequested, a_record(a_request().to_json()), home_partitions=4)
 
     assert work.cause == b"penstock.task.default.requested.v1/1/42"
 
 
 def test_a_structured_event_is_read() -> None:
     event = {"specversion": "1.0", "id": "e-1", "source": "s", "type": "t", "data": orjson.loads(a_request().to_json())}
-    record = Record(orjson.dumps(event), [("content-type", b"application/cloudevents+json")])
+    record = a_record(orjson.dumps(event), [("content-type", b"application/cloudevents+json")])
 
     work = read(TaskRequested, record, home_partitions=4)
 
@@ -82,7 +75,7 @@ def test_a_structured_event_is_read() -> None:
 
 
 def test_somebody_elses_header_is_no_reason_to_refuse() -> None:
-    record = Record(a_request().to_json(), [*headers(), ("x-other", b"\xff\xfe")])
+    record = a_record(a_request().to_json(), [*headers(), ("x-other", b"\xff\xfe")])
 
     assert read(TaskRequested, record, home_partitions=4).cause == b"cause-1"
 
@@ -90,12 +83,12 @@ def test_somebody_elses_header_is_no_reason_to_refuse() -> None:
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (Record(None), "no value"),
-        (Record(b"{"), "Invalid JSON"),
-        (Record(b'{"home": 1}'), "request_id: Field required"),
-        (Record(a_request().to_json(), [("ce_id", b"\xff")]), "not UTF-8"),
-        (Record(a_request(home=4).to_json()), "home 4 is not one of 4 partitions"),
-        (Record(a_request(home=-1).to_json()), "home -1"),
+        (a_record(None), "no value"),
+        (a_record(b"{"), "Invalid JSON"),
+        (a_record(b'{"home": 1}'), "request_id: Field required"),
+        (a_record(a_request().to_json(), [("ce_id", b"\xff")]), "not UTF-8"),
+        (a_record(a_request(home=4).to_json()), "home 4 is not one of 4 partitions"),
+        (a_record(a_request(home=-1).to_json()), "home -1"),
     ],
 )
 def test_what_nobody_could_read_or_answer_is_poison(record: Record, reason: str) -> None:
@@ -104,7 +97,7 @@ def test_what_nobody_could_read_or_answer_is_poison(record: Record, reason: str)
 
 
 def answer(outcome: Outcome, **changes: Any) -> tuple[TaskCompleted, UsageRecorded]:
-    work = read(TaskRequested, Record(a_request(**changes).to_json(), headers()), home_partitions=4)
+    work = read(TaskRequested, a_record(a_request(**changes).to_json(), headers()), home_partitions=4)
     completed, usage = ANSWERS.records(work, "t", outcome)
     return TaskCompleted.model_validate_json(completed.value), UsageRecorded.model_validate_json(usage.value)
 
@@ -122,14 +115,14 @@ def test_the_answers_are_what_the_models_would_write() -> None:
     assert (completed.executor, completed.task) == ("worker-1", "t")
     assert (usage.timing.queue_ms, usage.timing.total_ms, int(usage.cost.amount)) == (7.0, 19.346, 0)
     # and not a byte that the models do not know
-    work = read(TaskRequested, Record(expected.to_json(), headers()), home_partitions=4)
+    work = read(TaskRequested, a_record(expected.to_json(), headers()), home_partitions=4)
     records = ANSWERS.records(work, "t", outcome)
     assert set(orjson.loads(records[0].value)) <= set(TaskCompleted.model_fields)
     assert set(orjson.loads(records[1].value)) <= set(UsageRecorded.model_fields)
 
 
 def test_the_outcome_goes_home_and_the_headers_say_why_it_exists() -> None:
-    work = read(TaskRequested, Record(a_request().to_json(), headers()), home_partitions=4)
+    work = read(TaskRequested, a_record(a_request().to_json(), headers()), home_partitions=4)
 
     completed, usage = ANSWERS.records(work, "t", Outcome(AT_MS, 0.0, output=b"1", completed={"task": "t"}))
 

@@ -1,0 +1,171 @@
+"""One suite for every engine: the simulated one, and the OpenAI-compatible one on a real llama.cpp and model."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from penstock.contracts.ids import request_id, run_key
+from penstock.contracts.messages import ChatMessage, InferenceRequested, NextMove
+from penstock.runtime.clock import now_ms
+from services.inference.core.roofline import HARDWARE, Roofline
+from services.inference.core.structured import checked
+from services.inference.engines.openai import OpenAiEngine
+from services.inference.engines.protocol import Engine, EngineFailedError
+from services.inference.engines.simulated import SimulatedEngine
+from services.local.ports import LOOPBACK
+
+MODEL = "smollm2-135m"
+KEY = run_key("default", "r")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": ["permissive", "copyleft"]},
+        "obligations": {"type": "array", "items": {"type": "string", "maxLength": 8}, "maxItems": 1},
+    },
+    "required": ["kind", "obligations"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[str]:
+    """The URL of a llama.cpp with the small model, a process of its own."""
+    command = [sys.executable, "-m", "services.local.model_server"]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--slots", "4", "--context-tokens", "512", "--threads", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module", params=["simulated", pytest.param("llama.cpp", marks=pytest.mark.model)])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    """The engine under test."""
+    made: Engine
+    if request.param == "simulated":
+        made = SimulatedEngine(Roofline(HARDWARE["h100-sxm"]), batch_max=4, speed=10.0)
+    else:
+        made = OpenAiEngine(request.getfixturevalue("llama"), connections=8, now_ms=now_ms)
+    yield made
+    await made.close()
+
+
+def asks(attempt: int = 1, **changes: Any) -> InferenceRequested:
+    fields: dict[str, Any] = {
+        "request_id": request_id(KEY, "s", attempt),
+        "tenant": "default",
+        "run_key": KEY,
+        "run_id": "r",
+        "home": 0,
+        "workflow": "w",
+        "version": "1",
+        "step": "s",
+        "attempt": attempt,
+        "deadline": datetime(2100, 1, 1, tzinfo=UTC),
+        "pool": "small",
+        "model": MODEL,
+        "messages": [ChatMessage(role="user", content="Name one obligation of the MIT licence.")],
+        "max_tokens": 12,
+    }
+    return InferenceRequested(**{**fields, **changes})
+
+
+async def test_an_engine_says_that_it_is_there(engine: Engine) -> None:
+    assert await engine.probe()
+
+
+async def test_an_answer_has_text_tokens_and_the_time_of_its_first_token(engine: Engine) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    generation = await engine.generate(asks(), 60.0)
+
+    elapsed_ms = (loop.time() - began) * 1000
+    assert generation.text
+    assert generation.text.startswith("[simulated] ") == engine.simulated
+    assert generation.finish_reason in ("stop", "length")
+    assert 0 < generation.usage.input + generation.usage.cached_input < 100
+    assert 0 < generation.usage.output <= 12
+    assert 0 < generation.first_token_ms <= elapsed_ms
+
+
+async def test_the_same_request_at_temperature_zero_gives_the_same_answer(engine: Engine) -> None:
+    first = await engine.generate(asks(), 60.0)
+    second = await engine.generate(asks(), 60.0)
+
+    assert first.text == second.text
+    assert first.usage.input + first.usage.cached_input == second.usage.input + second.usage.cached_input
+
+
+async def test_structured_output_fits_its_schema(engine: Engine) -> None:
+    generation = await engine.generate(asks(output_schema=SCHEMA, max_tokens=64), 60.0)
+
+    assert isinstance(checked(generation.text, SCHEMA), bytes)
+
+
+async def test_calls_run_side_by_side(engine: Engine) -> None:
+    answers = await asyncio.gather(*(engine.generate(asks(attempt), 60.0) for attempt in range(1, 5)))
+
+    assert all(answer.text for answer in answers)
+
+
+async def test_a_schema_that_the_engine_cannot_do_asks_for_a_repair(engine: Engine) -> None:
+    with pytest.raises(EngineFailedError) as caught:
+        await engine.generate(asks(output_schema={"type": "object", "properties": {"a": {"type": "wrong"}}}), 60.0)
+
+    assert (caught.value.error.code, caught.value.error.next) == ("output_invalid", NextMove.REPAIR_OUTPUT)
+
+
+async def test_a_call_past_its_deadline_ends_and_leaves_the_engine_usable(engine: Engine) -> None:
+    with pytest.raises(EngineFailedError) as caught:
+        await engine.generate(asks(max_tokens=400), 0.005)
+
+    assert (caught.value.error.code, caught.value.error.next) == ("timeout", NextMove.RETRY_ELSEWHERE)
+    assert (await engine.generate(asks(), 60.0)).text
+
+
+async def test_a_cancelled_call_leaves_the_engine_usable(engine: Engine) -> None:
+    running = asyncio.create_task(engine.generate(asks(max_tokens=400), 60.0))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert (await engine.generate(asks(), 60.0)).text
+
+
+@pytest.mark.model
+async def test_a_prompt_over_the_context_is_named_as_such(llama: str) -> None:
+    engine = OpenAiEngine(llama, connections=1, now_ms=now_ms)
+    with pytest.raises(EngineFailedError) as caught:
+        await engine.generate(asks(messages=[ChatMessage(role="user", content="water " * 2000)]), 60.0)
+
+    assert (caught.value.error.code, caught.value.error.next) == ("context_overflow", NextMove.RETRY_ELSEWHERE)
+    await engine.close()
+
+
+async def test_nobody_listening_is_unreachable_and_goes_elsewhere() -> None:
+    # given a port where nobody listens
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    engine = OpenAiEngine(f"http://{LOOPBACK}:{port}", connections=1, now_ms=now_ms)
+
+    # then both doors say so
+    for call in (engine.probe(), engine.generate(asks(), 5.0)):
+        with pytest.raises(EngineFailedError) as caught:
+            await call
+        assert (caught.value.error.code, caught.value.error.next) == ("engine_unreachable", NextMove.RETRY_ELSEWHERE)
+    await engine.close()

@@ -1,0 +1,18 @@
+"""Owns the conversion of an engine's token counts, which include one another, into buckets that do not."""
+
+from penstock.contracts.messages import TokenUsage
+
+
+def exclusive(prompt: int, cached: int, completion: int, reasoning: int) -> TokenUsage:
+    """OpenAI's counts are inclusive: `prompt` holds `cached`, `completion` holds `reasoning`.
+
+    The sum of the buckets is always prompt plus completion, whatever an engine says about the parts.
+    """
+    prompt, completion = max(0, prompt), max(0, completion)
+    cached, reasoning = min(max(0, cached), prompt), min(max(0, reasoning), completion)
+    return TokenUsage(input=prompt - cached, cached_input=cached, output=completion - reasoning, reasoning=reasoning)
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text whose engine has not counted them: four characters each, the usual rule for English."""
+    return -(-len(text) // 4)

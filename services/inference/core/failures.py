@@ -1,0 +1,76 @@
+"""Owns what an engine's refusal means: a stable code and the next move, from the status and the error it names."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.contracts.messages import NextMove, WorkError
+
+RETRY_AFTER_MS_MAX: Final = 600_000
+"""An endpoint that asks for more is as good as away."""
+
+CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+CONTEXT_PHRASES: Final = ("maximum context length", "context size", "max_model_len")
+SCHEMA_PHRASES: Final = ("schema", "grammar", "response_format", "guided")
+QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An engine's answer that is no generation. `names` are its error's code, type and parameter."""
+
+    status: int
+    names: frozenset[str]
+    message: str
+    retry_after_ms: int | None = None
+
+
+def meaning(refusal: Refusal, *, structured: bool) -> WorkError:
+    """The failure as the orchestrator needs it. The order is from the specific to the general."""
+    code, next_move = _code(refusal, structured=structured)
+    retry_after_ms = refusal.retry_after_ms if next_move is NextMove.RETRY_AFTER else None
+    if retry_after_ms is not None:
+        retry_after_ms = min(retry_after_ms, RETRY_AFTER_MS_MAX)
+    message = f"HTTP {refusal.status}: {refusal.message}" if refusal.status else refusal.message
+    return WorkError(code=code, message=message[:2000], next=next_move, retry_after_ms=retry_after_ms)
+
+
+def _code(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
+    status, names, text = refusal.status, refusal.names, refusal.message.lower()
+    if names & CONTEXT_CODES or (status in (400, 413) and any(phrase in text for phrase in CONTEXT_PHRASES)):
+        return "context_overflow", NextMove.RETRY_ELSEWHERE
+    if names & FILTER_CODES:
+        return "content_filtered", NextMove.RETRY_ELSEWHERE
+    if names & QUOTA_CODES or status == 402:
+        return "quota_exhausted", NextMove.RETRY_ELSEWHERE
+    if status == 429:
+        return "rate_limited", NextMove.RETRY_AFTER
+    if status in (401, 403):
+        return "engine_denied", NextMove.RETRY_ELSEWHERE
+    if status == 404:
+        return "unknown_model", NextMove.RETRY_ELSEWHERE
+    if status in (408, 504):
+        return "timeout", NextMove.RETRY_ELSEWHERE
+    if status == 503:
+        wait = refusal.retry_after_ms is not None
+        return "engine_overloaded", NextMove.RETRY_AFTER if wait else NextMove.RETRY_ELSEWHERE
+    if 400 <= status < 500:
+        if structured and any(phrase in text for phrase in SCHEMA_PHRASES):
+            return "output_invalid", NextMove.REPAIR_OUTPUT
+        return "bad_request", NextMove.GIVE_UP
+    return "engine_error", NextMove.RETRY_ELSEWHERE
+
+
+def unreachable(message: str) -> WorkError:
+    """Nobody listens, or the connection broke before an answer."""
+    return WorkError(code="engine_unreachable", message=message[:2000], next=NextMove.RETRY_ELSEWHERE)
+
+
+def disconnected(message: str) -> WorkError:
+    """The engine went away in the middle of an answer."""
+    return WorkError(code="engine_disconnected", message=message[:2000], next=NextMove.RETRY_ELSEWHERE)
+
+
+def timed_out(seconds: float) -> WorkError:
+    """The deadline came before the answer."""
+    return WorkError(code="timeout", message=f"no answer within {seconds:.1f} s", next=NextMove.RETRY_ELSEWHERE)

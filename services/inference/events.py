@@ -1,0 +1,11 @@
+"""Owns the names of inference's log events."""
+
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """Every log event of inference."""
+
+    ENGINE_UP = "engine.up"
+    ENGINE_AWAY = "engine.away"
+    CALL_FAILED = "call.failed"

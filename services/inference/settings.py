@@ -1,0 +1,83 @@
+"""Owns the settings of inference, and what they make: the engine, its prices, its models."""
+
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import yaml
+from pydantic import Field, SecretStr, model_validator
+
+from penstock.runtime.clock import now_ms
+from penstock.runtime.settings import Names, ServiceSettings
+from services.inference.caller import Billing, Limits
+from services.inference.core.pricing import PriceList
+from services.inference.core.roofline import HARDWARE, ModelShape, Roofline
+from services.inference.engines.openai import OpenAiEngine
+from services.inference.engines.protocol import Engine
+from services.inference.engines.simulated import SimulatedEngine
+
+PRICES: Final = Path(__file__).with_name("prices.yaml")
+
+
+class InferenceSettings(ServiceSettings):
+    """One instance drives one engine for one pool."""
+
+    inference_pool: str = "small"
+    inference_engine: Literal["openai", "simulated"] = "openai"
+    inference_base_url: str = Field(default="http://127.0.0.1:8080/v1", description="an OpenAI-compatible endpoint")
+    inference_api_key: SecretStr | None = None
+    inference_model: Names = ("smollm2-135m",)
+    inference_concurrency: int = Field(default=8, ge=1, le=4096, description="requests in the engine at a time")
+    inference_prices: Path = Field(default=PRICES, description="the price list, YAML")
+    inference_billing: Literal["hour", "token"] = "hour"
+    inference_hardware: str = Field(default="cpu", description="what `hour` bills, from the price list")
+    inference_simulated_hardware: str = "h100-sxm"
+    inference_simulated_billions: float = Field(default=8.03, gt=0, le=10_000)
+    inference_simulated_speed: float = Field(default=1.0, gt=0, le=1e6, description="virtual seconds per second")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.inference_pool not in self.pools:
+            raise ValueError(f"pool {self.inference_pool!r} is not one of PENSTOCK_POOLS: {', '.join(self.pools)}")
+        if self.inference_simulated_hardware not in HARDWARE:
+            raise ValueError(f"simulated hardware is one of {', '.join(HARDWARE)}")
+        prices = self.price_list()
+        if self.inference_billing == "hour" and self.inference_hardware not in prices.hardware:
+            raise ValueError(f"{self.inference_prices} has no hardware {self.inference_hardware!r}")
+        missing = sorted(set(self.inference_model) - set(prices.models))
+        if self.inference_billing == "token" and missing:
+            raise ValueError(f"{self.inference_prices} has no token price for {', '.join(missing)}")
+        return self
+
+    def price_list(self) -> PriceList:
+        """The prices in the file that is named."""
+        return PriceList.model_validate(yaml.safe_load(self.inference_prices.read_text()))
+
+    def billing(self) -> Billing:
+        """How calls are paid."""
+        return Billing(self.price_list(), self.inference_hardware if self.inference_billing == "hour" else None)
+
+    def limits(self) -> Limits:
+        """What this instance does."""
+        return Limits(
+            pool=self.inference_pool,
+            models=frozenset(self.inference_model),
+            concurrency=self.inference_concurrency,
+            home_partitions=self.home_partitions,
+        )
+
+    def engine(self) -> Engine:
+        """The engine that is chosen."""
+        match self.inference_engine:
+            case "openai":
+                return OpenAiEngine(
+                    self.inference_base_url,
+                    connections=self.inference_concurrency,
+                    now_ms=now_ms,
+                    api_key=None if self.inference_api_key is None else self.inference_api_key.get_secret_value(),
+                )
+            case "simulated":
+                shape = ModelShape(parameters=self.inference_simulated_billions * 1e9)
+                roofline = Roofline(HARDWARE[self.inference_simulated_hardware], shape)
+                return SimulatedEngine(
+                    roofline, batch_max=self.inference_concurrency, speed=self.inference_simulated_speed
+                )

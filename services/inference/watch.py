@@ -1,0 +1,78 @@
+"""Owns whether the engine is there: probed while it is away or in doubt, so that a restart costs no request a try."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from penstock.runtime.health import Health
+from penstock.runtime.telemetry import logger
+from services.inference.engines.protocol import Engine, EngineFailedError
+from services.inference.events import Event
+
+PART: Final = "engine"
+DOWN_PROBE_SECONDS: Final = 0.5
+UP_PROBE_SECONDS: Final = 15.0
+OUTAGE_WAIT_SECONDS: Final = 15.0
+"""How long a call waits for an engine that is away before the step is told to go elsewhere."""
+
+_log = logger("engine")
+
+
+class EngineWatch:
+    """Holds calls back while nobody answers: what is not fetched waits in Kafka for whoever can do it."""
+
+    def __init__(self, engine: Engine, health: Health, *, outage_wait_seconds: float = OUTAGE_WAIT_SECONDS) -> None:
+        self._engine: Final = engine
+        self._health: Final = health
+        self._outage_wait_seconds: Final = outage_wait_seconds
+        self._up: Final = asyncio.Event()
+        self._in_doubt: Final = asyncio.Event()
+        health.set_ready(PART, False, "not probed yet")
+
+    def suspect(self) -> None:
+        """A call found nobody there: probe at once."""
+        self._up.clear()
+        self._in_doubt.set()
+
+    async def wait_up(self, seconds: float) -> None:
+        """Returns once the engine answers, or when waiting longer helps nobody."""
+        if not self._up.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, self._outage_wait_seconds)):
+                    await self._up.wait()
+
+    async def wait_first(self, stop: asyncio.Event) -> None:
+        """Returns once the engine has answered for the first time, or when the service stops."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._up, stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def run(self) -> None:
+        """Probes until cancelled."""
+        while True:
+            self._in_doubt.clear()
+            up = await self._probe()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UP_PROBE_SECONDS if up else DOWN_PROBE_SECONDS):
+                    await self._in_doubt.wait()
+
+    async def _probe(self) -> bool:
+        was_up = self._up.is_set()
+        try:
+            detail = await self._engine.probe()
+        except EngineFailedError as error:
+            self._up.clear()
+            self._health.set_ready(PART, False, str(error))
+            if was_up:
+                _log.warning(Event.ENGINE_AWAY, engine=self._engine.name, error=str(error))
+            return False
+        if self._in_doubt.is_set():
+            return False  # a call failed while we asked: ask again before letting others in
+        self._up.set()
+        self._health.set_ready(PART, True, detail)
+        if not was_up:
+            _log.info(Event.ENGINE_UP, engine=self._engine.name, detail=detail)
+        return True
