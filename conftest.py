@@ -1,10 +1,11 @@
-"""Owns the fixtures that start real parts: `stack` (Kafka and Postgres for the whole session)."""
+"""Owns the fixtures that start real parts: `stack` for a shared Kafka and Postgres, `system` for all services."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from services.local.fixtures import SharedStack, shared_stack
+from services.local.system import Systems, systems
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +13,17 @@ async def stack() -> AsyncIterator[SharedStack]:
     """Real Kafka and real Postgres, started once; tests that use it are marked `stack`."""
     async with shared_stack() as shared:
         yield shared
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[Systems]:
+    """Starts a system of its own: `running = await system(worker=2)`; stopped after the test."""
+    async with systems() as factory:
+        yield factory
+
+
+@pytest.fixture(scope="module")
+async def module_system() -> AsyncIterator[Systems]:
+    """The same for all tests of a module."""
+    async with systems() as factory:
+        yield factory

@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from penstock.runtime.telemetry import configure_logging
 from services.local import detached
 from services.local import status as status_of
 from services.local.display import Display, endpoints, table
@@ -61,7 +62,7 @@ def up(
             if detach:
                 detached.start(data, options, display.report)
             else:
-                asyncio.run(_supervise(data, options, display.report))
+                asyncio.run(_supervise(data, options, display.report, "error"))
     except (AlreadyRunningError, PartFailedError, detached.SupervisorFailedError) as error:
         typer.echo(f"penstock local up: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
@@ -103,7 +104,7 @@ def supervise(data: Annotated[Path, typer.Option()], options: Annotated[str, typ
     """What `up --detach` leaves behind."""
     try:
         chosen = Options.model_validate_json(options)
-        asyncio.run(_supervise(data, chosen, detached.PipeReport()))
+        asyncio.run(_supervise(data, chosen, detached.PipeReport(), "info"))
     except ValidationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_USAGE) from None
@@ -112,5 +113,6 @@ def supervise(data: Annotated[Path, typer.Option()], options: Annotated[str, typ
         raise typer.Exit(EXIT_FAILED) from None
 
 
-async def _supervise(data: Path, options: Options, report: Report) -> None:
+async def _supervise(data: Path, options: Options, report: Report, log_level: str) -> None:
+    configure_logging("auto", log_level, service="local")  # to standard error; standard output is the report's
     await Supervisor(data, options, report).run()

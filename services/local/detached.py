@@ -2,12 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from services.local import status as status_of
 from services.local.options import Options
@@ -43,6 +45,8 @@ def start(data: Path, options: Options, report: Report) -> None:
             start_new_session=True,
             text=True,
         )
+    # Whoever started it may live long, too, and is the one who must take note of its end.
+    threading.Thread(target=process.wait, name="supervisor", daemon=True).start()
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
@@ -50,7 +54,6 @@ def start(data: Path, options: Options, report: Report) -> None:
             status = Status.model_validate(message["status"])
             report(status, _change(message["change"]))
             if status.state == "running":
-                process.returncode = 0  # it lives on; nobody here waits for it
                 return
     process.wait()
     lines = "\n  ".join(tail(log))
@@ -85,14 +88,23 @@ def stop(data: Path) -> bool:
     pid = status_of.holder(data)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    supervisor = psutil.Process(pid)
+    supervisor.terminate()
     give_up_at = time.monotonic() + STOP_SECONDS
-    while status_of.holder(data) == pid:
+    while _lives(supervisor):
         if time.monotonic() > give_up_at:
-            os.kill(pid, signal.SIGKILL)
+            supervisor.kill()
             raise SupervisorFailedError(f"the supervisor {pid} did not stop within {STOP_SECONDS:.0f} s: killed")
         time.sleep(PAUSE_SECONDS)
     return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still runs; one that its parent has not waited for yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _plain(change: PartChange | None) -> dict[str, Any] | None:

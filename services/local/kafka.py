@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
 from services.local import kafka_cache, probes
 from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK, Ports
@@ -85,6 +88,27 @@ def kafka_part(
         stop_seconds=20.0,
         ports={"port": port, "controller_port": controller_port},
     )
+
+
+async def until_groups_served(bootstrap_servers: str) -> None:
+    """Return when the broker finds coordinators, so that no service meets an error in its first second.
+
+    A new broker creates its internal topic of group offsets when it is first asked for a group.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+
+    async def answered() -> bool:
+        try:
+            await admin.find_coordinator("penstock")
+        except KafkaError:
+            return False
+        return True
+
+    try:
+        await probes.until(answered)
+    finally:
+        await admin.close()
 
 
 async def archive_start(ports: Ports, log: Path, keeper: Keeper) -> None:

@@ -10,7 +10,7 @@ from typing import IO
 
 from penstock.contracts.topics import Deployment
 from penstock.runtime.kafka.admin import ensure_topics
-from services.local.kafka import archive_start, kafka_part
+from services.local.kafka import archive_start, kafka_part, until_groups_served
 from services.local.kafka_cache import archive_file
 from services.local.part import READY_SECONDS, Part, PartChange, PartSpec, PartState
 from services.local.ports import LOOPBACK, Ports
@@ -80,7 +80,18 @@ class LocalStack:
             self._archiving = asyncio.create_task(archive_start(self.ports, log, self._keeper))
 
     async def stop(self) -> None:
-        """End every part, those that need others first, and give the data folder back."""
+        """End every part and give the data folder back."""
+        await self.stop_parts()
+        self.close()
+
+    def close(self) -> None:
+        """Give the data folder back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def stop_parts(self) -> None:
+        """End every part, those that need others first."""
         if self._archiving is not None:
             self._archiving.cancel()
             await asyncio.gather(self._archiving, return_exceptions=True)
@@ -94,7 +105,6 @@ class LocalStack:
         for wave in waves:
             await asyncio.gather(*(part.stop() for part in wave))
         self._keeper.stop()
-        self._release()
 
     async def stop_part(self, name: str) -> None:
         """End one part in an orderly way and leave it ended."""
@@ -128,19 +138,15 @@ class LocalStack:
     async def _serve_topics(self) -> None:
         if self._deployment is not None:
             await ensure_topics(self.bootstrap_servers, self._deployment)
+            await until_groups_served(self.bootstrap_servers)
 
     def _hold(self) -> None:
         self._lock = (self.data / "lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._release()
+            self.close()
             raise AlreadyRunningError(f"another supervisor runs the stack in {self.data}") from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None

@@ -63,8 +63,9 @@ class Supervisor:
                 bounding.cancel()
         finally:
             self._enter("stopping")
-            await self._stack.stop()
+            await self._stack.stop_parts()
             self._enter("stopped")
+            self._stack.close()
 
     async def _start(self) -> None:
         starting = asyncio.create_task(self._stack.start(ready_seconds=FIRST_START_SECONDS))
