@@ -7,6 +7,7 @@ changes are additive. Times are RFC 3339 UTC; money is a decimal string with its
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from penstock.contracts.ids import DEFAULT_TENANT, RUN_ID_PATTERN, TENANT_PATTERN
 
@@ -81,6 +83,28 @@ class Message(BaseModel):
     def to_json(self) -> bytes:
         """The body as it goes onto the topic: UTF-8 JSON without the optional fields that are not set."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+    @classmethod
+    def trusted(cls, values: dict[str, Any]) -> Self:
+        """A message of values that are valid already, such as our own: nothing is checked, at a fifth of the cost.
+
+        `values` names every field that has no default, and belongs to the message from here on.
+        """
+        message = cls.__new__(cls)
+        _set = object.__setattr__
+        _set(message, "__pydantic_fields_set__", set(values))
+        for name, field in _defaults(cls):
+            if name not in values:
+                values[name] = field.get_default(call_default_factory=True, validated_data={})
+        _set(message, "__dict__", values)
+        _set(message, "__pydantic_extra__", None)
+        _set(message, "__pydantic_private__", None)
+        return message
+
+
+@cache
+def _defaults(message: type[Message]) -> tuple[tuple[str, FieldInfo], ...]:
+    return tuple((name, field) for name, field in message.model_fields.items() if not field.is_required())
 
 
 class Money(Message):

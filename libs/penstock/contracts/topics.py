@@ -6,6 +6,7 @@ AsyncAPI and the README's diagram are generated from it.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from string import Formatter
 from typing import Generic, TypeVar
 
@@ -53,6 +54,11 @@ class PartitionGroup(StrEnum):
 M_co = TypeVar("M_co", bound=m.Message, covariant=True)
 
 
+@cache
+def _event_type(name: str) -> str:
+    return ".".join(part for part in name.split(".") if not part.startswith("{"))
+
+
 @dataclass(frozen=True, slots=True)
 class Topic(Generic[M_co]):
     """One topic, or a family of topics where the name has parameters in braces."""
@@ -75,7 +81,7 @@ class Topic(Generic[M_co]):
     @property
     def event_type(self) -> str:
         """The CloudEvents type: the name without its parameters, the same for a whole family."""
-        return ".".join(part for part in self.name.split(".") if not part.startswith("{"))
+        return _event_type(self.name)
 
     def named(self, **parameters: str) -> str:
         """The broker topic's name. Raises KeyError when a parameter is missing."""

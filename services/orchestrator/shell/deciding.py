@@ -13,6 +13,7 @@ from penstock.contracts.messages import (
     RunProgressed,
     RunRequested,
     RunStart,
+    RunUsage,
     SignalKind,
     StepChange,
 )
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 UNNAMED = "unnamed"
 """The workflow of a request that cannot be read and names none."""
+
+NOTHING_USED = RunUsage()
 
 Cause = Input | Alarm
 
@@ -81,6 +84,8 @@ class Deciding:
         self._tenants = tenants
         self._group_id = group_id
         self._at_ms = at_ms
+        self._at = records.instant(at_ms)
+        self._time = rfc3339(at_ms).encode()
         self._touched: dict[UUID, Touched] = {}
         self._aside: dict[int, list[Outgoing]] = {}
         self._orphaned: list[UUID] = []
@@ -193,7 +198,7 @@ class Deciding:
         run = self._runs.get(given.run_key)
         if run is None:
             return  # nobody awaits it: the run is gone, by retention
-        self._decide(run, core.Outcome(given.outcome, self._at_ms), given.envelope.id)  # type: ignore[arg-type]  # inbox.OUTCOMES holds just these
+        self._decide(run, core.Outcome(given.outcome, self._at_ms), given.event_id)  # type: ignore[arg-type]  # inbox.OUTCOMES holds just these
 
     def _signalled(self, given: Signalled) -> None:
         run = self._runs.get(given.run_key)
@@ -206,9 +211,9 @@ class Deciding:
             return
         match given.signal.kind:
             case SignalKind.CANCEL:
-                self._decide(run, core.Cancelled(given.signal.reason, self._at_ms), given.envelope.id)
+                self._decide(run, core.Cancelled(given.signal.reason, self._at_ms), given.event_id)
             case SignalKind.REDRIVE:
-                self._decide(run, core.Redriven(self._at_ms), given.envelope.id)
+                self._decide(run, core.Redriven(self._at_ms), given.event_id)
 
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
@@ -250,7 +255,7 @@ class Deciding:
         elif touched.row_changed:
             batch.changed.append(run)
         batch.steps.extend((run, step) for step in touched.steps.values())
-        at = rfc3339(self._at_ms)
+        at = self._time
         outgoing.extend(records.request_record(run, request, cause, at) for request, cause in touched.requests)
         outgoing.append(records.progress_record(run, self._progress(touched), touched.cause, at))
         if touched.finished is not None:
@@ -267,18 +272,20 @@ class Deciding:
 
     def _progress(self, touched: Touched) -> RunProgressed:
         run = touched.run
-        return RunProgressed(
-            run_key=run.key,
-            run_id=run.run_id,
-            tenant=run.tenant,
-            workflow=run.workflow,
-            version=run.version,
-            labels=run.labels,
-            sequence=run.sequence,
-            status=run.status,
-            start=touched.start,
-            changes=touched.changes,
-            usage=run.usage.to_message(),
-            error=run.error,
-            at=records.instant(self._at_ms),
+        return RunProgressed.trusted(
+            {
+                "run_key": run.key,
+                "run_id": run.run_id,
+                "tenant": run.tenant,
+                "workflow": run.workflow,
+                "version": run.version,
+                "labels": run.labels,
+                "sequence": run.sequence,
+                "status": run.status,
+                "start": touched.start,
+                "changes": touched.changes,
+                "usage": run.usage.to_message() if run.usage.model_calls else NOTHING_USED,
+                "error": run.error,
+                "at": self._at,
+            }
         )

@@ -1,14 +1,13 @@
 """Owns reading: turns a record into something that the core can decide on, or says why it cannot be read."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 
 from penstock.contracts import ids, topics
-from penstock.contracts.envelope import Envelope, MalformedEnvelopeError, decode, has_identity
+from penstock.contracts.envelope import Envelope, MalformedEnvelopeError, decode, decode_body, has_identity
 from penstock.contracts.messages import (
     InferenceCompleted,
     RunRequested,
@@ -28,8 +27,7 @@ OUTCOMES: dict[str, type[WorkCompleted]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(NamedTuple):
     """A run is asked for."""
 
     record: Received
@@ -40,8 +38,7 @@ class Requested:
     request: RunRequested
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A run is asked for in a way that cannot be served, but it says which run it is."""
 
     record: Received
@@ -53,28 +50,25 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """An executor's outcome."""
 
     record: Received
-    envelope: Envelope
+    event_id: str
     run_key: UUID
     outcome: WorkCompleted
 
 
-@dataclass(frozen=True, slots=True)
-class Signalled:
+class Signalled(NamedTuple):
     """Something is said to a run."""
 
     record: Received
-    envelope: Envelope
+    event_id: str
     run_key: UUID
     signal: RunSignalled
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """Poison: the record goes to its dead letter topic."""
 
     record: Received
@@ -87,38 +81,27 @@ Input = Requested | Rejected | Answered | Signalled | Unreadable
 def read(record: Received) -> Input:
     """What a record of the orchestrator's input topics says. Never raises for what a sender can do wrong."""
     try:
-        envelope, body = decode(
-            record.topic, record.partition, record.offset, record.timestamp, record.headers, record.value
-        )
+        if record.topic == topics.RUN_REQUESTED.name:
+            return _read_request(record)
+        event_id, body = decode_body(record.headers, record.value)
+        event_id = event_id or _position(record)
+        if record.topic == topics.RUN_SIGNALLED.name:
+            signal = RunSignalled.model_validate_json(body)
+            return Signalled(record, event_id, ids.run_key(signal.tenant, signal.run_id), signal)
+        outcome = OUTCOMES[record.topic].model_validate_json(body)
     except MalformedEnvelopeError as error:
         return Unreadable(record, str(error))
-    outcome_type = OUTCOMES.get(record.topic)
-    if outcome_type is not None:
-        return _read_outcome(record, envelope, body, outcome_type)
-    if record.topic == topics.RUN_SIGNALLED.name:
-        return _read_signal(record, envelope, body)
-    return _read_request(record, envelope, body)
-
-
-def _read_outcome(record: Received, envelope: Envelope, body: bytes, outcome_type: type[WorkCompleted]) -> Input:
-    try:
-        outcome = outcome_type.model_validate_json(body)
     except ValidationError as error:
         return Unreadable(record, explain(error))
     if outcome.home != record.partition:
         return Unreadable(record, f"arrived on partition {record.partition}, the run's home is {outcome.home}")
-    return Answered(record, envelope, outcome.run_key, outcome)
+    return Answered(record, event_id, outcome.run_key, outcome)
 
 
-def _read_signal(record: Received, envelope: Envelope, body: bytes) -> Input:
-    try:
-        signal = RunSignalled.model_validate_json(body)
-    except ValidationError as error:
-        return Unreadable(record, explain(error))
-    return Signalled(record, envelope, ids.run_key(signal.tenant, signal.run_id), signal)
-
-
-def _read_request(record: Received, envelope: Envelope, body: bytes) -> Input:
+def _read_request(record: Received) -> Input:
+    envelope, body = decode(
+        record.topic, record.partition, record.offset, record.timestamp, record.headers, record.value
+    )
     try:
         request = RunRequested.model_validate_json(body)
     except ValidationError as error:

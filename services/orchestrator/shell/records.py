@@ -1,41 +1,54 @@
 """Owns writing: turns what the core decided into records, with ids that derive from their causes."""
 
 from datetime import UTC, datetime
+from functools import cache
+from typing import Final
 
 from penstock.contracts import ids, topics
-from penstock.contracts.envelope import Envelope, Outgoing, encode
+from penstock.contracts.envelope import Heading, Outgoing
 from penstock.contracts.messages import (
     InferenceRequested,
+    Lane,
+    Message,
     RunFinished,
     RunProgressed,
     TaskRequested,
     ToolRequested,
-    WorkRequested,
 )
 from penstock.runtime.kafka.records import Received
-from services.orchestrator.core.state import Run
+from services.orchestrator.core.state import Request, Run
 
-SOURCE = "penstock/orchestrator"
+SOURCE: Final = "penstock/orchestrator"
 
 
-def topic_name(request: WorkRequested) -> str:
+def topic_name(request: Request) -> str:
     """The broker topic that a request goes to."""
     match request:
         case InferenceRequested():
-            return topics.INFERENCE_REQUESTED.named(pool=request.pool, lane=request.priority.value)
+            return _inference_topic(request.pool, request.priority)
         case TaskRequested():
-            return topics.TASK_REQUESTED.named(queue=request.queue)
+            return _task_topic(request.queue)
         case ToolRequested():
             return topics.TOOL_REQUESTED.name
-        case _:
-            raise TypeError(f"no topic carries {type(request).__name__}")
 
 
-_FAMILY: dict[type[WorkRequested], topics.Topic] = {  # type: ignore[type-arg]  # the message is the dict's key
-    InferenceRequested: topics.INFERENCE_REQUESTED,
-    ToolRequested: topics.TOOL_REQUESTED,
-    TaskRequested: topics.TASK_REQUESTED,
+@cache
+def _inference_topic(pool: str, lane: Lane) -> str:
+    return topics.INFERENCE_REQUESTED.named(pool=pool, lane=lane.value)
+
+
+@cache
+def _task_topic(queue: str) -> str:
+    return topics.TASK_REQUESTED.named(queue=queue)
+
+
+_HEADINGS: Final = {
+    InferenceRequested: Heading(topics.INFERENCE_REQUESTED, SOURCE),
+    ToolRequested: Heading(topics.TOOL_REQUESTED, SOURCE),
+    TaskRequested: Heading(topics.TASK_REQUESTED, SOURCE),
 }
+_PROGRESSED: Final = Heading(topics.RUN_PROGRESSED, SOURCE)
+_FINISHED: Final = Heading(topics.RUN_FINISHED, SOURCE)
 
 
 def trace_of(run: Run) -> str:
@@ -43,51 +56,36 @@ def trace_of(run: Run) -> str:
     return run.traceparent[3:35] if run.traceparent else ids.trace_id(run.key)
 
 
-def request_record(run: Run, request: WorkRequested, cause: str, at: str) -> Outgoing:
+def request_record(run: Run, request: Request, cause: str, at: bytes) -> Outgoing:
     """A request for work; its id is the request id, so that a repetition is known as one."""
-    topic = _FAMILY[type(request)]
-    envelope = Envelope(
-        id=str(request.request_id),
-        type=topic.event_type,
-        source=SOURCE,
-        time=at,
-        tenant=run.tenant,
-        correlation_id=run.run_id,
-        causation_id=cause,
-        traceparent=ids.traceparent(trace_of(run), ids.span_id(request.request_id)),
+    run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(request.request_id))
+    heading = _HEADINGS[type(request)]
+    return Outgoing(
+        topic=topic_name(request),
+        key=run_id,
+        value=request.to_json(),
+        headers=heading.headers(str(request.request_id), at, run.tenant, run_id, cause, trace),
     )
-    return encode(topic, request, envelope, key=run.run_id, name=topic_name(request))
 
 
-def progress_record(run: Run, progress: RunProgressed, cause: str, at: str) -> Outgoing:
+def progress_record(run: Run, progress: RunProgressed, cause: str, at: bytes) -> Outgoing:
     """What changed in a run; the id is made of the run and the sequence."""
-    return _about_run(topics.RUN_PROGRESSED, run, progress, f"{run.key}/progress/{progress.sequence}", cause, at)
+    event_id = f"{run.key.hex}/progress/{progress.sequence}"
+    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, run, progress, event_id, cause, at)
 
 
-def finished_record(run: Run, finished: RunFinished, cause: str, at: str) -> Outgoing:
+def finished_record(run: Run, finished: RunFinished, cause: str, at: bytes) -> Outgoing:
     """A run's end. A run that is redriven ends again, under another id."""
-    return _about_run(topics.RUN_FINISHED, run, finished, f"{run.key}/finished/{run.sequence}", cause, at)
+    event_id = f"{run.key.hex}/finished/{run.sequence}"
+    return _about_run(topics.RUN_FINISHED.name, _FINISHED, run, finished, event_id, cause, at)
 
 
-def _about_run(
-    topic: topics.Topic,  # type: ignore[type-arg]  # either of two, with its own message
-    run: Run,
-    message: RunProgressed | RunFinished,
-    event: str,
-    cause: str,
-    at: str,
+def _about_run(  # what makes a record
+    topic: str, heading: Heading, run: Run, message: Message, event_id: str, cause: str, at: bytes
 ) -> Outgoing:
-    envelope = Envelope(
-        id=event,
-        type=topic.event_type,
-        source=SOURCE,
-        time=at,
-        tenant=run.tenant,
-        correlation_id=run.run_id,
-        causation_id=cause,
-        traceparent=ids.traceparent(trace_of(run), ids.span_id(run.key)),
-    )
-    return encode(topic, message, envelope, key=run.run_id)
+    run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(run.key))
+    headers = heading.headers(event_id, at, run.tenant, run_id, cause, trace)
+    return Outgoing(topic=topic, key=run_id, value=message.to_json(), headers=headers)
 
 
 def instant(at_ms: int) -> datetime:
