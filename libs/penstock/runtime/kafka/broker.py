@@ -67,7 +67,9 @@ class Consumer(Protocol):
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool: ...
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]: ...
     def assignment(self) -> set[TopicPartition]: ...
-    def partitions_for_topic(self, topic: str) -> set[int] | None: ...
+    async def learn_partitions(self, topic: str) -> set[int]:
+        """The partition numbers of a topic; empty where there is none."""
+
     def highwater(self, partition: TopicPartition) -> int | None:
         """The end of the partition as the last fetch saw it; None where it is not known or not ours."""
 
@@ -158,6 +160,10 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no type
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         ends: Mapping[TopicPartition, int] = await super().end_offsets(list(partitions))
         return ends
+
+    async def learn_partitions(self, topic: str) -> set[int]:
+        cluster = await self._client.fetch_all_metadata()
+        return set(cluster.partitions_for_topic(topic) or ())
 
     def subscribe(self, topics: Sequence[str], *, listener: Any) -> None:
         super().subscribe(list(topics), listener=listener)

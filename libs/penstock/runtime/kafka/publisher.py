@@ -88,7 +88,7 @@ class Publisher:
         broker: Broker,
         *,
         instruments: Instruments | None = None,
-        compression: str | None = "lz4",
+        compression: str | None = None,
         delivery_seconds: float = DELIVERY_SECONDS,
         pending_bytes_max: int = PENDING_BYTES_MAX,
         record_bytes_max: int = RECORD_BYTES_MAX,

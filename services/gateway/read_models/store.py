@@ -1,0 +1,98 @@
+"""Owns writing a batch: one transaction, set-wise, harmless when it is done again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from penstock.runtime.postgres import load_queries
+from services.gateway.read_models.fold import Batch, RunRow, UsageRow, cost_lines
+
+_WRITE: Final[Mapping[str, str]] = load_queries(Path(__file__).parents[1] / "sql" / "write.sql")
+
+REFUSED_BY_DATABASE: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.UntranslatableCharacterError,
+)
+"""What no second try can cure: something in the rows themselves. Everything else is waited out."""
+
+
+async def write(pool: asyncpg.Pool, batch: Batch) -> None:
+    """All of the batch or nothing."""
+    async with pool.acquire() as connection, connection.transaction():
+        await _write_runs(connection, batch)
+        if batch.usage:
+            await _write_usage(connection, list(batch.usage.values()))
+        if batch.definitions:
+            await connection.execute(_WRITE["insert_definitions"], *_definition_columns(batch))
+
+
+async def _write_runs(connection: Any, batch: Batch) -> None:
+    if batch.progress:
+        keys, sequences = zip(*batch.progress, strict=True)
+        await connection.execute(_WRITE["insert_progress"], keys, sequences, list(batch.progress.values()))
+    if batch.runs:
+        # In the order of their keys: two instances that meet wait for each other, never in a circle.
+        rows = sorted(batch.runs.values(), key=lambda row: row.run_key.bytes)
+        await connection.execute(_WRITE["upsert_runs"], *_run_columns(rows))
+    if batch.ends:
+        ended = sorted(batch.ends, key=lambda key: key.bytes)
+        statuses, finished, bodies = zip(*(batch.ends[key] for key in ended), strict=True)
+        await connection.execute(_WRITE["upsert_ends"], ended, statuses, finished, bodies)
+
+
+async def _write_usage(connection: Any, entries: Sequence[UsageRow]) -> None:
+    new: list[Any] | None = await connection.fetchval(_WRITE["insert_usage"], *_usage_columns(entries))
+    if new is not None:
+        ids = frozenset(new)
+        entries = [entry for entry in entries if entry.request_id in ids]
+    if entries:
+        await connection.execute(_WRITE["add_costs"], *_cost_columns(entries))
+
+
+def _run_columns(rows: Sequence[RunRow]) -> tuple[list[Any], ...]:
+    return (
+        [row.run_key for row in rows],
+        [row.tenant for row in rows],
+        [row.run_id for row in rows],
+        [row.workflow for row in rows],
+        [row.version for row in rows],
+        [row.labels for row in rows],
+        [row.started_at for row in rows],
+        [row.sequence for row in rows],
+        [row.status for row in rows],
+        [row.running_at for row in rows],
+        [row.updated_at for row in rows],
+    )
+
+
+def _usage_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
+    return (
+        [entry.run_key for entry in entries],
+        [entry.request_id for entry in entries],
+        [entry.recorded_at for entry in entries],
+        [format(entry.cost, "f") for entry in entries],
+        [entry.line[8] for entry in entries],
+        [entry.tokens[0] + entry.tokens[1] for entry in entries],
+        [entry.tokens[2] + entry.tokens[3] for entry in entries],
+        [entry.body for entry in entries],
+    )
+
+
+def _cost_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
+    lines = sorted(cost_lines(entries).items())
+    columns = list(zip(*((*line, *sums[:-1], format(sums[-1], "f")) for line, sums in lines), strict=True))
+    return tuple(list(column) for column in columns)
+
+
+def _definition_columns(batch: Batch) -> tuple[list[Any], ...]:
+    definitions = sorted(batch.definitions.items())
+    return (
+        [name for (name, _), _ in definitions],
+        [version for (_, version), _ in definitions],
+        [published_at for _, (published_at, _) in definitions],
+        [body for _, (_, body) in definitions],
+    )

@@ -1,0 +1,41 @@
+"""Owns what the gateway says about itself: its log events and metric names."""
+
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class LogEvent(StrEnum):
+    """Every log event of the gateway."""
+
+    LISTENING = "gateway.listening"
+    BATCH_AWAITED = "gateway.batch_awaited"
+    """Postgres did not take a batch; it is tried again until it does."""
+    RECORD_REFUSED = "gateway.record_refused"
+    COMMIT_SKIPPED = "gateway.commit_skipped"
+    BROKER_AWAITED = "gateway.broker_awaited"
+    ROWS_EXPIRED = "gateway.rows_expired"
+    EXPIRY_FAILED = "gateway.expiry_failed"
+    REQUEST_FAILED = "gateway.request_failed"
+
+
+class Metric(StrEnum):
+    """Every metric of the gateway."""
+
+    READ_SIDE_RECORDS = "penstock_read_side_records_total"
+    """Records written to the read models, or refused (topic, outcome)."""
+    READ_SIDE_BATCH_SECONDS = "penstock_read_side_batch_seconds"
+    """How long one batch took from its records to its commit."""
+    LIVE_STREAMS = "penstock_live_streams"
+    """Open event streams."""
+
+
+class Instruments:
+    """The gateway's metrics on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Counter(
+            Metric.READ_SIDE_RECORDS.removesuffix("_total"), "Records read", ["topic", "outcome"], registry=registry
+        )
+        self.batch_seconds = Histogram(Metric.READ_SIDE_BATCH_SECONDS, "One batch", registry=registry)
+        self.live_streams = Gauge(Metric.LIVE_STREAMS, "Open event streams", registry=registry)
