@@ -63,9 +63,8 @@ class MemoryGroup:
     async def _revoke(member: Member) -> None:
         # One that drains for longer is thrown out by the real coordinator; here the others just stop waiting.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(
-                member.listener.on_partitions_revoked(set(member.assigned)), member.settings.rebalance_seconds
-            )
+            async with asyncio.timeout(member.settings.rebalance_seconds):
+                await member.listener.on_partitions_revoked(set(member.assigned))
 
     def _range(self, members: list[Member]) -> dict[Member, set[TopicPartition]]:
         assigned: dict[Member, set[TopicPartition]] = {member: set() for member in members}

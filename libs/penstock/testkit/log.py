@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.errors import (
+    ConsumerStoppedError,
     IllegalStateError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -283,10 +284,11 @@ class MemoryConsumer:
                 return taken
             waits = arrived if self._log._present.is_set() else self._log._present
             try:
-                await asyncio.wait_for(waits.wait(), deadline - asyncio.get_running_loop().time())
+                async with asyncio.timeout_at(deadline):
+                    await waits.wait()
             except TimeoutError:
-                break
-        return {}
+                return {}
+        raise ConsumerStoppedError
 
     def _take(
         self, partitions: Sequence[TopicPartition], max_records: int | None

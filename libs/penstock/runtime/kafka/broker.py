@@ -147,11 +147,13 @@ class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no type
     async def close(self, flush_seconds: float) -> None:
         """stop() alone waits for ever where the broker is away, because idempotent batches never expire."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.flush(), flush_seconds)
+            async with asyncio.timeout(flush_seconds):
+                await self.flush()
         self._message_accumulator.fail_all(KafkaError("the producer was closed"))
         with contextlib.suppress(TimeoutError, KafkaError, KeyError, AssertionError):
             # A batch failed above may still be in a request; its bookkeeping then trips over that.
-            await asyncio.wait_for(self.stop(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.stop()
         self._closed = True
         await self.client.close()
 
@@ -207,7 +209,8 @@ async def connect(make: Callable[[], T], start: Callable[[T], Awaitable[None]], 
         else:
             return client
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), delay)
+            async with asyncio.timeout(delay):
+                await stop.wait()
         delay = min(delay * 2, RETRY_SECONDS_MAX)
     raise Unavailable(f"stopped before {broker} answered")
 

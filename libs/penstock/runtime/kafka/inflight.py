@@ -87,8 +87,8 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._log = logger("consumer").bind(group=group_id)
         if instruments is not None:
             instruments.in_flight.labels(group_id).set_function(lambda: self._running)
-            instruments.buffered.labels(group_id).set_function(self._buffered)
-            instruments.lag.add(self._lag)
+            instruments.buffered.labels(group_id).set_function(lambda: self.buffered)
+            instruments.lag.add(self.lag)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, then drain, commit and leave. Raises what makes going on impossible."""
@@ -166,6 +166,9 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                     return
                 await asyncio.sleep(FETCH_RETRY_SECONDS)
                 continue
+            except Exception as error:  # noqa: BLE001  # a poller that ends in silence would stall its topic
+                self._fail(error)
+                return
             for partition, records in fetched.items():
                 lane = epoch.lanes[partition]
                 for record in records:
@@ -176,7 +179,8 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     async def _wait_polling(self, consumer: Consumer, hungry: asyncio.Event) -> None:
         """Wait for room, touching the consumer now and then: unpolled, the client would leave the group."""
         try:
-            await asyncio.wait_for(hungry.wait(), self._settings.poll_seconds_max / 3)
+            async with asyncio.timeout(self._settings.poll_seconds_max / 3):
+                await hungry.wait()
         except TimeoutError:
             await consumer.getmany(NOBODY, timeout_ms=0)
 
@@ -290,7 +294,8 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         if not offsets or self._consumer is None:
             return
         try:
-            await asyncio.wait_for(self._consumer.commit(offsets), COMMIT_SECONDS_MAX)
+            async with asyncio.timeout(COMMIT_SECONDS_MAX):
+                await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             # Only a redelivery is at stake, and the recent memory answers that.
             self._log.warning(LogEvent.COMMIT_FAILED, error=repr(error))
@@ -304,10 +309,13 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         if self._health is not None:
             self._health.set_ready(f"consumer {self._group_id}", ready, detail)
 
-    def _buffered(self) -> int:
+    @property
+    def buffered(self) -> int:
+        """Records fetched that wait for a free handler."""
         epoch = self._epoch
         return 0 if epoch is None else sum(map(len, epoch.buffers))
 
-    def _lag(self) -> Mapping[tuple[str, str, int], int]:
+    def lag(self) -> Mapping[tuple[str, str, int], int]:
+        """Records not finished, by (group, topic, partition)."""
         epoch, consumer = self._epoch, self._consumer
         return {} if epoch is None or consumer is None else epoch.lag(self._group_id, consumer)

@@ -112,7 +112,7 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._committing: asyncio.Task[None] | None = None
         self._log = logger("owner").bind(group=group_id)
         if instruments is not None:
-            instruments.lag.add(self._lag)
+            instruments.lag.add(self.lag)
 
     def wake(self) -> None:
         """Call process([]) promptly."""
@@ -302,7 +302,8 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         owned.revoke()
         self._signal.set()
         try:
-            await asyncio.wait_for(owned.lock.acquire(), self._drain_seconds)
+            async with asyncio.timeout(self._drain_seconds):
+                await owned.lock.acquire()
         except TimeoutError:
             self._log.error(LogEvent.DRAIN_EXCEEDED, drain_seconds=self._drain_seconds)
         await self._drop_poll()
@@ -341,7 +342,8 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         if not moved or self._consumer is None:
             return
         try:
-            await asyncio.wait_for(self._consumer.commit(moved), COMMIT_SECONDS_MAX)
+            async with asyncio.timeout(COMMIT_SECONDS_MAX):
+                await self._consumer.commit(moved)
         except (KafkaError, TimeoutError) as error:
             self._log.warning(LogEvent.COMMIT_FAILED, error=repr(error))
         else:
@@ -349,15 +351,17 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     def _ready(self, ready: bool, detail: str) -> None:
         if self._health is not None:
             self._health.set_ready(f"consumer {self._group_id}", ready, detail)
 
-    def _lag(self) -> Mapping[tuple[str, str, int], int]:
+    def lag(self) -> Mapping[tuple[str, str, int], int]:
+        """Records not processed, by (group, topic, partition)."""
         owned, consumer = self._owned, self._consumer
-        if owned is None or consumer is None:
+        if owned is None or owned.is_revoked() or consumer is None:
             return {}
         lags: dict[tuple[str, str, int], int] = {}
         for partition, position in list(owned.next.items()):

@@ -169,7 +169,8 @@ class Publisher:
     async def stop(self, flush_seconds: float = 10.0) -> None:
         """Flush for so long, then tell the senders what was not acknowledged, and close."""
         try:
-            await asyncio.wait_for(self._idle.wait(), flush_seconds)
+            async with asyncio.timeout(flush_seconds):
+                await self._idle.wait()
         except TimeoutError:
             self._log.warning(LogEvent.RECORDS_NOT_ACKNOWLEDGED, count=self._open_entries, reason="stopped")
         self._stopping.set()
@@ -251,7 +252,8 @@ class Publisher:
         try:
             sent = await producer.send_batch(batch, lane.topic, partition=lane.partition)
             remaining = entries[0][3] - asyncio.get_running_loop().time()
-            await asyncio.wait_for(sent, max(remaining, 0.001))
+            async with asyncio.timeout(max(remaining, 0.001)):
+                await sent
         except asyncio.CancelledError:
             lane.queue.extendleft(reversed(entries))
             raise
@@ -366,7 +368,8 @@ class Publisher:
 
     async def _pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
         except TimeoutError:
             return
 
