@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from penstock.contracts.messages import Currency, PricedCost, TokenUsage
+from penstock.contracts.body import Currency
+from penstock.contracts.messages import PricedCost, TokenUsage
 
 QUANTUM: Final = Decimal("1E-12")
 """Costs are rounded to this: far below a token's price, and short enough to read."""
