@@ -22,7 +22,7 @@ def weights() -> Path:
     return found[0]
 
 
-def serve(port: int, name: str, slots: int, context_tokens: int, threads: int) -> None:
+def serve(host: str, port: int, name: str, slots: int, context_tokens: int, threads: int) -> None:
     """Serve until a signal ends the process."""
     import xllamacpp  # here, because the package is an extra that only the local stack needs
 
@@ -32,7 +32,7 @@ def serve(port: int, name: str, slots: int, context_tokens: int, threads: int) -
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights())
     parameters.model_alias = {name}
-    parameters.hostnames = [LOOPBACK]
+    parameters.hostnames = [host]
     parameters.port = port
     parameters.n_parallel = slots
     parameters.n_ctx = slots * context_tokens
@@ -50,13 +50,21 @@ def serve(port: int, name: str, slots: int, context_tokens: int, threads: int) -
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="Serve the small model of the local stack.")
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", default="smollm2-135m")
     parser.add_argument("--slots", type=int, default=4, help="requests decoded at once")
     parser.add_argument("--context-tokens", type=int, default=2048, help="context of each slot")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     arguments = parser.parse_args()
-    serve(arguments.port, arguments.name, arguments.slots, arguments.context_tokens, arguments.threads)
+    serve(
+        arguments.host,
+        arguments.port,
+        arguments.name,
+        arguments.slots,
+        arguments.context_tokens,
+        arguments.threads,
+    )
 
 
 if __name__ == "__main__":
