@@ -1,0 +1,1 @@
+"""An MCP server of our own: facts about the Python packages that are installed here."""

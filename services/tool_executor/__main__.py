@@ -1,0 +1,33 @@
+"""Runs the tool executor: a session with each MCP server, and the requests for their tools."""
+
+import asyncio
+
+from penstock.contracts.topics import TOOL_COMPLETED, TOOL_REQUESTED, Service
+from penstock.runtime.clock import now_ms
+from penstock.runtime.executor import execute
+from penstock.runtime.service import Context, run_service
+from penstock.runtime.work import Answers
+from services.tool_executor.caller import ToolCaller
+from services.tool_executor.server import ToolServer
+from services.tool_executor.settings import ToolExecutorSettings
+
+
+async def main(context: Context[ToolExecutorSettings]) -> None:
+    """Consumes until stopped."""
+    settings = context.settings
+    servers = {name: ToolServer(name, spec, context.health) for name, spec in settings.servers().items()}
+    answers = Answers(context.service, TOOL_COMPLETED, "tool", settings.instance)
+    clock = asyncio.get_running_loop().time
+    caller = ToolCaller(servers, answers, settings.home_partitions, now_ms, clock)
+    sessions = [asyncio.create_task(server.run()) for server in servers.values()]
+    groups = {"penstock.tool_executor": [TOOL_REQUESTED.name]}
+    try:
+        await execute(context, groups, caller.handle, in_flight_max=settings.tool_executor_in_flight)
+    finally:
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    run_service(Service.TOOL_EXECUTOR, ToolExecutorSettings, main)
