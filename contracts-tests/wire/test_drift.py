@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts import generate
-from penstock.contracts.topics import RUN_FINISHED, RUN_REQUESTED
+from penstock.contracts.messages import Message
+from penstock.contracts.topics import RUN_FINISHED, RUN_REQUESTED, TOPICS, Topic
 
 EXAMPLE = generate.folder(RUN_REQUESTED) / "examples" / "1.0-bare.json"
 
@@ -113,3 +114,10 @@ def test_an_addition_becomes_a_minor_version(repository: Path) -> None:
 
     assert sorted(path.name for path in place.iterdir()) == ["1.0.json", "1.1.json"]
     assert check(repository) == 0
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.event_type)
+def test_todays_model_breaks_no_released_version(topic: Topic[Message]) -> None:
+    reports = list(generate.incompatible(generate.ROOT, topic))
+
+    assert not reports, "\n".join(reports)
