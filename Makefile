@@ -46,13 +46,15 @@ lint: setup  ## ruff, mypy, import-linter, drift of generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m penstock.contracts.generate --check
+	@$(BIN)/python docs/tables.py --check
 
 format: setup  ## format and fix what can be fixed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: setup  ## write schemas/, asyncapi.yaml and the README's diagram from the registry
+schemas: setup  ## write schemas/, the README's diagram and the tables in docs/ from the code
 	@$(BIN)/python -m penstock.contracts.generate
+	@$(BIN)/python docs/tables.py
 
 bench: setup  ## measure speed on real Kafka and Postgres
 	@$(BIN)/python -m bench

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from penstock.runtime.settings import PostgresSettings, ServiceSettings
+from penstock.runtime.settings import Names, PostgresSettings, ServiceSettings
 
 
 class OrchestratorSettings(ServiceSettings, PostgresSettings):
@@ -15,5 +15,5 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
     orchestrator_retention_hours: float = Field(168.0, gt=0)
     """How long a finished run can still be redriven; after that its rows are deleted."""
-    orchestrator_tenants: tuple[str, ...] = ()
+    orchestrator_tenants: Names = ()
     """The tenants that may run workflows; empty: any."""

@@ -96,10 +96,11 @@ def _channel(topic: Topic[Message]) -> dict[str, Any]:
         channel["parameters"] = {name: dict(_PARAMETERS[name]) for name in topic.parameters}
     channel["bindings"] = {
         "kafka": {
-            "topicConfiguration": {
-                "cleanup.policy": ["compact" if topic.compacted else "delete"],
-                "retention.ms": -1 if topic.compacted else topic.retention_ms,
-            },
+            "topicConfiguration": (
+                {"cleanup.policy": ["compact"]}
+                if topic.compacted
+                else {"cleanup.policy": ["delete"], "retention.ms": topic.retention_ms}
+            ),
             "bindingVersion": BINDING_VERSION,
         }
     }
