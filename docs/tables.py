@@ -4,6 +4,7 @@ import ast
 import importlib
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -65,22 +66,23 @@ def settings() -> Iterator[str]:
 def metrics() -> Iterator[str]:
     """One row for each metric, by whose it is."""
     yield from ("| metric | of | |", "| --- | --- | --- |")
-    yield from _members("Metric")
+    yield from (f"| `{name}` | {owner} | {what} |" for owner, name, what in _members("Metric"))
 
 
 def log_events() -> Iterator[str]:
-    """One row for each log event, by whose it is."""
-    yield from ("| event | of | |", "| --- | --- | --- |")
-    yield from _members("Event")
+    """One row for each service with its log events."""
+    yield from ("| of | events |", "| --- | --- |")
+    for owner, found in groupby(_members("Event"), key=lambda member: member[0]):
+        names = (f"`{name}`" + (f" ({what.rstrip('.')})" if what else "") for _, name, what in found)
+        yield f"| {owner} | {', '.join(names)} |"
 
 
 def _fields(found: type[BaseSettings], known: set[str], source: Path) -> Iterator[str]:
     notes = dict(_notes(source, found.__name__))
     for name, field in found.model_fields.items():
         if name not in known:
-            what = field.description or notes.get(name, "")
-            choices = _choices(field.annotation)
-            yield f"| `PENSTOCK_{name.upper()}` | {_default(name, field)} | {'; '.join(filter(None, (choices, what)))} |"
+            what = "; ".join(filter(None, (_choices(field.annotation), field.description or notes.get(name))))
+            yield f"| `PENSTOCK_{name.upper()}` | {_default(name, field)} | {what} |"
 
 
 def _choices(annotation: Any) -> str:
@@ -107,7 +109,8 @@ def _default(name: str, field: FieldInfo) -> str:
             return f"`{value}`"
 
 
-def _members(kind: str) -> Iterator[str]:
+def _members(kind: str) -> Iterator[tuple[str, str, str]]:
+    """Owner, name and meaning of each member of the enums whose names end in `kind`."""
     for source in sorted([*(ROOT / "libs/penstock/runtime").rglob("*.py"), *(ROOT / "services").rglob("*.py")]):
         if "tests" in source.parts:
             continue
@@ -117,8 +120,7 @@ def _members(kind: str) -> Iterator[str]:
                 notes = dict(_notes(source, node.name))
                 for item in node.body:
                     if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
-                        name = ast.unparse(item.targets[0])
-                        yield f"| `{item.value.value}` | {owner} | {notes.get(name, '')} |"
+                        yield owner, str(item.value.value), notes.get(ast.unparse(item.targets[0]), "")
 
 
 def _is_enum(node: ast.ClassDef) -> bool:
