@@ -268,12 +268,8 @@ def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
         run.deadline_at_ms = at_ms + program.deadline_ms
     turn = Turn(run, _live(run, program), at_ms)
     turn.decision.run_changed = True
-    for step in run.steps.values():
-        if step.phase is StepPhase.CANCELLED or (step.phase is StepPhase.FAILED and step.path == culprit):
-            step.phase = StepPhase.RETRYING
-            step.due_at_ms = at_ms
-            step.tries = step.repairs = step.route = 0
-            turn.touched[step.path] = step
+    turn.redriven = True
+    turn.culprit = culprit
 
     def go_on() -> None:
         _begin(turn, program, _refused(run, program))

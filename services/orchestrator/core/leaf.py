@@ -84,6 +84,12 @@ class LeafNode(ABC):
         if step is None:
             step = turn.run.steps[path] = Step(path, self.kind, StepPhase.WAITING)
             return dispatch(turn, LeafFrame(self, step, parent, slot))
+        if turn.revives(step):
+            # Due at once; asked for when everything is entered, in case a sibling's failure cancels it again.
+            step.phase = StepPhase.RETRYING
+            step.due_at_ms = turn.at_ms
+            step.tries = step.repairs = step.route = 0
+            turn.touched[step.path] = step
         match step.phase:
             case StepPhase.COMPLETED:
                 return Succeeded(step.output)

@@ -26,7 +26,7 @@ class RunFailedError(Exception):
 class Turn:
     """Collects a decision. Blocks change step rows through it, so that no change goes unwritten."""
 
-    __slots__ = ("at", "at_ms", "decision", "live", "pruned", "run", "touched")
+    __slots__ = ("at", "at_ms", "culprit", "decision", "live", "pruned", "redriven", "run", "touched")
 
     def __init__(self, run: Run, live: Live, at_ms: int) -> None:
         self.run = run
@@ -36,6 +36,8 @@ class Turn:
         self.decision = Decision(run)
         self.touched: dict[str, Step] = {}
         self.pruned = False
+        self.redriven = False
+        self.culprit: str | None = None
 
     def changed(self, step: Step, *, preview: Any = None, route: str | None = None) -> None:
         """A step row is to be written, and the read side told."""
@@ -58,10 +60,20 @@ class Turn:
         """A request is to be sent."""
         self.decision.requests.append(request)
 
+    def revives(self, step: Step) -> bool:
+        """Whether a step that is over begins again: when its run is redriven, what failed it and what that cancelled.
+
+        Asked of what is entered only: a step in a branch whose failure a best effort made do with stays as it is.
+        """
+        if not self.redriven:
+            return False
+        return step.phase is StepPhase.CANCELLED or (step.phase is StepPhase.FAILED and step.path == self.culprit)
+
     def cancel_below(self, path: str) -> None:
         """Stops awaiting every leaf under the block at `path`; an empty path means the whole run."""
-        for leaf in [leaf for leaf in self.live.leaves.values() if _is_below(leaf.step.path, path)]:
-            self._cancel(leaf)
+        # Sorted, because a restored run has its leaves in another order than one that was never away.
+        for leaf_path in sorted(leaf_path for leaf_path in self.live.leaves if _is_below(leaf_path, path)):
+            self._cancel(self.live.leaves[leaf_path])
 
     def _cancel(self, leaf: LeafFrame) -> None:
         step = leaf.step

@@ -136,7 +136,7 @@ class MapNode:
         """Counts the items, unless the row says how many there are, and begins as many as may run at once."""
         step = turn.run.steps.get(path)
         items: list[Any] = []
-        if step is None or step.phase is StepPhase.RETRYING:
+        if step is None or turn.revives(step):
             step, items = self._count(turn, parent, path)
         elif step.error is None:
             items = self.items(parent.find)

@@ -26,7 +26,7 @@ class RouteNode:
     def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
         """Chooses, unless the row says what was chosen, and enters the chosen block."""
         step = turn.run.steps.get(path)
-        if step is None or step.phase is StepPhase.RETRYING:
+        if step is None or turn.revives(step):
             step = self._choose(turn, parent, path)
         if step.error is not None:
             return Failed(step.error)

@@ -46,10 +46,13 @@ def said(decision: Decision) -> dict[str, Any]:
 class Conversation:
     """One run that is told events; `requests` are all that it ever asked for, by path and attempt."""
 
+    only_sound = True
+    """Whether the definition must pass the checks of publishing."""
+
     def __init__(self, do: dict[str, Any] | Definition, given: Any = None, **fields: Any) -> None:
         workflow = {name: fields.pop(name) for name in ("deadline_seconds", "steps_max", "tiers") if name in fields}
         self.definition = do if isinstance(do, Definition) else a_definition(do, **workflow)
-        assert check(self.definition) == []
+        assert not self.only_sound or check(self.definition) == []
         self.program = compile_definition(self.definition, "1")
         self.now_ms = BEGINNING_MS
         self.requests: dict[tuple[str, int], Request] = {}

@@ -1,0 +1,239 @@
+"""Owns the properties of the state machine: random definitions, told random, repeated, reordered and late events."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from penstock.contracts.messages import NextMove, StepPhase
+from penstock.testkit.builders import a_definition, failed, succeeded, tokens
+from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
+from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
+from services.orchestrator.core.state import Decision, Request
+from services.orchestrator.core.tests.conversation import Conversation, said
+
+AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
+OUTPUTS = [None, 1, "text", {"kind": "a", "items": [1, 2]}, {"kind": "b", "items": []}, {"items": [3, 4, 5]}, [1, None]]
+MOVES = list(NextMove)
+
+
+@st.composite
+def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
+    """A block whose templates use the ids in `seen`, well or badly."""
+    block_id = f"b{next(number)}"
+    kinds = ["task", "task", "model", "tool"] + (["chain", "route", "sections", "map"] * 2 if depth else [])
+    source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
+    leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
+    match draw(st.sampled_from(kinds)):
+        case "task":
+            return {**leaf, "task": "tasks.work", "input": draw(st.sampled_from([{}, source]))}
+        case "tool":
+            return {**leaf, "tool": "files.read", "arguments": {"path": source}}
+        case "model":
+            schema = draw(st.sampled_from([None, {"type": "object", "required": ["kind"]}]))
+            return {**leaf, "model": "small", "prompt": f"Say {source}", "output_schema": schema}
+        case "route":
+            ways = [
+                {"case": f"c{index}", "when": draw(conditions(seen)), "do": draw(blocks(number, seen, depth - 1))}
+                for index in range(draw(st.integers(1, 2)))
+            ]
+            otherwise = draw(blocks(number, seen, depth - 1)) if draw(st.booleans()) else None
+            return {"id": block_id, "route": ways, "otherwise": otherwise}
+        case "sections":
+            inside = [draw(blocks(number, seen, depth - 1)) for _ in range(draw(st.integers(1, 3)))]
+            return {"id": block_id, "parallel": {"sections": inside, **draw(JOINS)}}
+        case "map":
+            over = draw(st.sampled_from(["range(3)", "input.items", f"{seen[-1]}.items"]))
+            inside = [draw(blocks(number, (*seen, "item"), depth - 1))]
+            return {"id": block_id, "parallel": {"map": over, "do": inside[0], **draw(JOINS)}}
+        case _:
+            return draw(chains(number, seen, depth, block_id))
+
+
+@st.composite
+def chains(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int, block_id: str) -> dict[str, Any]:
+    """A chain whose blocks see those before them."""
+    inside = []
+    for _ in range(draw(st.integers(1, 4))):
+        inside.append(draw(blocks(number, seen, depth - 1)))
+        seen = (*seen, inside[-1]["id"])
+    return {"id": block_id, "chain": inside, "output": draw(st.sampled_from([None, {"last": f"{{{{ {seen[-1]} }}}}"}]))}
+
+
+@st.composite
+def conditions(draw: st.DrawFn, seen: tuple[str, ...]) -> str:
+    """What a case can hang on; one that is not defined fails its route."""
+    name = draw(st.sampled_from(seen))
+    return draw(st.sampled_from(["true", "false", f"{name} is mapping", f"{name}.kind == 'a'"]))
+
+
+RETRIES = st.fixed_dictionaries({"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])})
+JOINS = st.fixed_dictionaries({"join": st.sampled_from(["all", "best_effort"]), "max_concurrency": st.integers(1, 3)})
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> Definition:
+    """A definition of nested blocks."""
+    number = iter(range(1_000))
+    body = draw(chains(number, ("input",), 3, "main"))
+    return a_definition(
+        body, deadline_seconds=draw(st.sampled_from([30, 3_600])), steps_max=draw(st.sampled_from([6, 200]))
+    )
+
+
+class Checked(Conversation):
+    """A conversation that holds every decision against what must always be so."""
+
+    only_sound = False
+
+    def __init__(self, definition: Definition, budget: dict[str, Any] | None) -> None:
+        self.ends = 0
+        self.completed: dict[str, Any] = {}
+        self.limits = dict(_limits(definition.do, ""))
+        super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget)
+
+    def _heard(self, decision: Decision) -> Decision:
+        self.last = super()._heard(decision)
+        self._check_ends(decision)
+        self._check_rows(decision)
+        self._check_concurrency()
+        return decision
+
+    def _check_ends(self, decision: Decision) -> None:
+        run = decision.run
+        awaited = [step for step in run.steps.values() if step.phase in AWAITED]
+        self.ends += decision.finished is not None
+        # Guard: a run ends once, and again only after a redrive.
+        assert self.ends == run.redrives + (run.status != "running")
+        # Guard: a run goes on only while something is pending, and then it has an alarm for the first of it.
+        assert bool(awaited) == (run.status == "running")
+        dues = [step.due_at_ms for step in awaited if step.due_at_ms is not None]
+        assert len(dues) == len(awaited)
+        assert decision.alarm_at_ms == (min([*dues, run.deadline_at_ms]) if awaited else None)
+
+    def _check_rows(self, decision: Decision) -> None:
+        run = decision.run
+        limits = {"model": 4, "tool": 4, "task": 4, "route": 0, "map": 0}
+        for path, step in run.steps.items():
+            # Guard: what is awaited was asked for, under the id that is awaited.
+            if step.phase is StepPhase.WAITING:
+                assert self.requests[path, step.attempt].request_id == step.request_id
+            # Guard: attempts are bounded.
+            assert step.tries <= limits[step.kind]
+            # Guard: a result is never lost nor replaced.
+            if path in self.completed:
+                assert (step.phase, step.output) == (StepPhase.COMPLETED, self.completed[path])
+            elif step.phase is StepPhase.COMPLETED:
+                self.completed[path] = step.output
+        assert sum(step.attempt for step in run.steps.values()) <= self.definition.steps_max
+        assert len({request.request_id for request in self.requests.values()}) == len(self.requests)
+        # Guard: only what is still awaited is sent.
+        for request in decision.requests:
+            assert run.steps[request.step].phase is StepPhase.WAITING
+        assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
+
+    def _check_concurrency(self) -> None:
+        """Guard: no parallel block has more branches open than it may."""
+        branches: set[tuple[str, str]] = set()
+        for path, step in self.run.steps.items():
+            if step.phase in AWAITED:
+                parts = re.split(r"(?=[/\[])", path)
+                branches |= {("".join(parts[:length]), "".join(parts[: length + 1])) for length in range(1, len(parts))}
+        for block, count in Counter(block for block, _ in branches).items():
+            limit = self.limits.get(re.sub(r"\[\d+\]", "", block)) if not block.endswith("]") else None
+            assert limit is None or count <= limit, (block, count)
+
+
+def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
+    """How many branches each parallel block may have open, by its path without items."""
+    path = f"{prefix}/{block.id}" if prefix else block.id
+    children: list[Block] = []
+    match block:
+        case Parallel(parallel=Sections() as inner):
+            yield path, inner.max_concurrency
+            children = inner.sections
+        case Parallel(parallel=Map() as inner):
+            yield path, inner.max_concurrency
+            children = [inner.do]
+        case Chain():
+            # One step at a time: what a chain has open is one branch.
+            yield path, 1
+            children = block.chain
+        case RouteBlock():
+            yield path, 1
+            children = [case.do for case in block.route] + ([block.otherwise] if block.otherwise is not None else [])
+        case _:
+            pass
+    for child in children:
+        yield from _limits(child, path)
+
+
+def _awaits(talk: Conversation, request: Request) -> bool:
+    step = talk.run.steps[request.step]
+    return step.phase is StepPhase.WAITING and step.request_id == request.request_id and talk.run.status == "running"
+
+
+def _answer_any(talk: Conversation, data: st.DataObject) -> None:
+    """An answer to any request ever made: perhaps one that was answered, or that nobody awaits any more."""
+    request = talk.requests[data.draw(st.sampled_from(sorted(talk.requests)))]
+    fields = tokens() if request.step and hasattr(request, "pool") else {}
+    if data.draw(st.booleans()):
+        message = succeeded(request, data.draw(st.sampled_from(OUTPUTS)), **fields)
+    else:
+        message = failed(request, data.draw(st.sampled_from(MOVES)), **fields)
+    awaited = _awaits(talk, request)
+    before = said(Decision(talk.run))
+    decision = talk.tell(Outcome(message, talk.now_ms))
+    # Guard: a result that nobody awaits changes nothing; one that is awaited always does.
+    assert decision.empty != awaited
+    if not awaited:
+        assert said(Decision(talk.run)) == before
+
+
+# No shrinking: a failing example is a page long either way, and shrinking one takes minutes on a busy machine.
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(definition=definitions(), budget=st.sampled_from([None, {"model_calls": 3}]), data=st.data())
+def test_whatever_is_said_to_a_run_it_stays_sound_and_ends(
+    definition: Definition, budget: dict[str, Any] | None, data: st.DataObject
+) -> None:
+    talk = Checked(definition, budget)
+    for _ in range(data.draw(st.integers(0, 40))):
+        talk.now_ms += data.draw(st.sampled_from([0, 0, 1, 400]))
+        match data.draw(st.sampled_from(["answer"] * 12 + ["alarm", "early", "late", "cancel", "redrive", "restart"])):
+            case "answer" if talk.requests:
+                _answer_any(talk, data)
+            case "alarm" if talk.last.alarm_at_ms is not None:
+                talk.ring()
+            case "early":
+                talk.tell(AlarmDue(talk.now_ms))
+            case "late":
+                talk.now_ms += 20_000
+                talk.tell(AlarmDue(talk.now_ms))
+            case "cancel" if data.draw(st.integers(0, 5)) == 0:
+                talk.tell(Cancelled("", talk.now_ms))
+            case "redrive":
+                talk.tell(Redriven(talk.now_ms))
+            case _:
+                talk.run.live = None
+    _drain(talk)
+    assert talk.run.status != "running"
+
+
+def _drain(talk: Conversation) -> None:
+    """Everything that is awaited answers, everything that is due comes due."""
+    for _ in range(2_000):
+        if talk.run.status != "running":
+            return
+        waiting = [step for step in talk.run.steps.values() if step.phase is StepPhase.WAITING]
+        if waiting:
+            talk.succeed(waiting[0].path, OUTPUTS[3], attempt=waiting[0].attempt)
+        else:
+            talk.ring()
