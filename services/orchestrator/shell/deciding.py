@@ -37,6 +37,9 @@ UNNAMED = "unnamed"
 
 NOTHING_USED = RunUsage()
 
+CHANGES_PER_RECORD_MAX = 100
+"""In one progress record: with the largest previews it stays far below what a broker takes."""
+
 Cause = Input | Alarm
 
 
@@ -217,11 +220,10 @@ class Deciding:
 
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
-        if program is None:  # it failed at its start, for want of this definition: nothing can change that
-            return
-        if run.live is None:
-            core.restore(run, program)
-        self._absorb(core.decide(run, program, event), cause)
+        if program is not None:
+            self._absorb(core.decide(run, program, event), cause)
+        elif run.status == "running" or isinstance(event, core.Redriven):
+            raise LookupError(f"there is no definition {run.workflow}@{run.version}")
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run
@@ -249,17 +251,17 @@ class Deciding:
         self._seal_alarm(touched, batch)
         if not touched.told:
             return
-        run.sequence += 1
+        outgoing.extend(records.request_record(run, request, cause, self._time) for request, cause in touched.requests)
+        outgoing.extend(
+            records.progress_record(run, progress, touched.cause, self._time) for progress in self._progress(touched)
+        )
+        if touched.finished is not None:
+            outgoing.append(records.finished_record(run, touched.finished, touched.cause, self._time))
         if touched.new:
             batch.started.append(run)
         elif touched.row_changed:
             batch.changed.append(run)
         batch.steps.extend((run, step) for step in touched.steps.values())
-        at = self._time
-        outgoing.extend(records.request_record(run, request, cause, at) for request, cause in touched.requests)
-        outgoing.append(records.progress_record(run, self._progress(touched), touched.cause, at))
-        if touched.finished is not None:
-            outgoing.append(records.finished_record(run, touched.finished, touched.cause, at))
 
     def _seal_alarm(self, touched: Touched, batch: Batch) -> None:
         """A later alarm than the one that is set is left to ring early: moving it would cost a write per step."""
@@ -270,22 +272,27 @@ class Deciding:
         elif current is None or wanted < current or current <= self._at_ms:
             batch.alarms_set.append(Alarm(touched.run.key, touched.run.home, wanted))
 
-    def _progress(self, touched: Touched) -> RunProgressed:
-        run = touched.run
-        return RunProgressed.trusted(
-            {
-                "run_key": run.key,
-                "run_id": run.run_id,
-                "tenant": run.tenant,
-                "workflow": run.workflow,
-                "version": run.version,
-                "labels": run.labels,
-                "sequence": run.sequence,
-                "status": run.status,
-                "start": touched.start,
-                "changes": touched.changes,
-                "usage": run.usage.to_message() if run.usage.model_calls else NOTHING_USED,
-                "error": run.error,
-                "at": self._at,
-            }
-        )
+    def _progress(self, touched: Touched) -> Iterable[RunProgressed]:
+        """One record as a rule; more where so much changed that one could become too large for the broker."""
+        run, changes = touched.run, touched.changes
+        first, last = 0, max(0, len(changes) - 1) // CHANGES_PER_RECORD_MAX
+        for part in range(first, last + 1):
+            run.sequence += 1
+            ended = part == last
+            yield RunProgressed.trusted(
+                {
+                    "run_key": run.key,
+                    "run_id": run.run_id,
+                    "tenant": run.tenant,
+                    "workflow": run.workflow,
+                    "version": run.version,
+                    "labels": run.labels,
+                    "sequence": run.sequence,
+                    "status": run.status if ended else "running",
+                    "start": touched.start if part == first else None,
+                    "changes": changes[part * CHANGES_PER_RECORD_MAX : (part + 1) * CHANGES_PER_RECORD_MAX],
+                    "usage": run.usage.to_message() if run.usage.model_calls else NOTHING_USED,
+                    "error": run.error if ended else None,
+                    "at": self._at,
+                }
+            )

@@ -1,137 +1,17 @@
 """Owns the stories of the orchestrator's loop: records in, records out, and what a failure in between may not do."""
 
-import asyncio
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import pytest
-from prometheus_client import CollectorRegistry
 
 from penstock.contracts import topics
-from penstock.contracts.envelope import Outgoing
-from penstock.contracts.messages import NextMove, RunRequested, TaskRequested
-from penstock.contracts.topics import Deployment
+from penstock.contracts.messages import NextMove, RunRequested
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.testkit.builders import BEGINNING_MS, a_chain, a_definition, a_task, failed, succeeded
-from penstock.workflow.definition import Definition
-from services.orchestrator.shell.definitions import Definitions, RefusedDefinitionError
-from services.orchestrator.shell.memory_store import MemoryStore
-from services.orchestrator.shell.owner import Limits, Owner
-from services.orchestrator.shell.store import Batch, OutboxRow
-from services.orchestrator.shell.telemetry import OrchestratorInstruments
-
-REQUESTED, SIGNALLED = topics.RUN_REQUESTED.name, topics.RUN_SIGNALLED.name
-TASK_COMPLETED, FINISHED = topics.TASK_COMPLETED.name, topics.RUN_FINISHED.name
-TASK_REQUESTED = topics.TASK_REQUESTED.named(queue="default")
-
-
-@dataclass
-class Record:
-    """A record as it is received."""
-
-    topic: str
-    partition: int
-    offset: int
-    value: bytes | None
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes]] = ()
-    timestamp: int = BEGINNING_MS
-
-
-@dataclass
-class Wire:
-    """A publisher whose acknowledgements the test gives."""
-
-    sent: list[Outgoing] = field(default_factory=list)
-    open: list["asyncio.Future[None]"] = field(default_factory=list)
-    acknowledges: bool = True
-
-    def send(self, records: Sequence[Outgoing]) -> "asyncio.Future[None]":
-        self.sent.extend(records)
-        future = asyncio.get_running_loop().create_future()
-        if self.acknowledges:
-            future.set_result(None)
-        else:
-            self.open.append(future)
-        return future
-
-    def take(self, topic: str) -> list[Any]:
-        """The bodies sent to a topic since the last take."""
-        bodies = [orjson.loads(record.value) for record in self.sent if record.topic == topic]
-        self.sent = [record for record in self.sent if record.topic != topic]
-        return bodies
-
-    def take_tasks(self) -> list[TaskRequested]:
-        """The task requests sent since the last take."""
-        return [TaskRequested.model_validate(body) for body in self.take(TASK_REQUESTED)]
-
-
-class BreakingStore(MemoryStore):
-    """A store that fails the next commits, before or after they are written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fail_before: list[Exception] = []
-        self.fail_after: list[Exception] = []
-
-    async def commit(self, batch: Batch) -> list[OutboxRow]:
-        if self.fail_before:
-            raise self.fail_before.pop()
-        rows = await super().commit(batch)
-        if self.fail_after:
-            raise self.fail_after.pop()
-        return rows
-
-
-class World:
-    """One owner of homes 0 and 1 on a store that others can share."""
-
-    def __init__(self, store: MemoryStore | None = None, *, tenants: frozenset[str] = frozenset()) -> None:
-        self.store = store if store is not None else MemoryStore()
-        self.wire = Wire()
-        self.now_ms = BEGINNING_MS
-        self.definitions = Definitions(self.store, Deployment())
-        self.owner = Owner(
-            self.store,
-            self.wire,
-            self.definitions,
-            lambda: self.now_ms,
-            Limits(),
-            tenants=tenants,
-            instruments=OrchestratorInstruments(CollectorRegistry()),
-        )
-        self._offsets: dict[tuple[str, int], itertools.count[int]] = {}
-
-    async def own(self, *homes: int) -> dict[tuple[str, int], int]:
-        """Take homes over."""
-        return dict(await self.owner.take_over(frozenset(homes)))
-
-    async def publish(self, definition: Definition, version: str = "1") -> None:
-        """Publish a definition."""
-        body = {
-            "name": definition.name,
-            "version": version,
-            "definition": definition.model_dump(mode="json", by_alias=True, exclude_defaults=True),
-            "published_at": "2026-01-01T00:00:00Z",
-        }
-        await self.definitions.publish(Record("penstock.workflow.published.v1", 0, 0, orjson.dumps(body)))
-
-    def record(self, topic: str, value: Any, home: int = 0, **fields: Any) -> Record:
-        """The next record of a partition."""
-        offset = next(self._offsets.setdefault((topic, home), itertools.count()))
-        raw = value if isinstance(value, bytes) else orjson.dumps(value)
-        return Record(topic, home, offset, raw, **fields)
-
-    def request(self, run_id: str = "order-1", home: int = 0, **fields: Any) -> Record:
-        """A plain producer's request."""
-        return self.record(REQUESTED, {"workflow": "example", "run_id": run_id, "input": {}} | fields, home)
-
-    def answer(self, request: TaskRequested, output: Any = "done") -> Record:
-        """A worker's answer, at the run's home."""
-        return self.record(TASK_COMPLETED, succeeded(request, output).to_json(), request.home)
+from services.orchestrator.shell.deciding import CHANGES_PER_RECORD_MAX
+from services.orchestrator.shell.definitions import RefusedDefinitionError
+from services.orchestrator.shell.owner import Limits
+from services.orchestrator.shell.testing import FINISHED, REQUESTED, SIGNALLED, TASK_COMPLETED, BreakingStore, World
 
 
 @pytest.fixture
@@ -386,6 +266,20 @@ async def test_what_the_core_cannot_decide_on_stalls_nothing(world: World, monke
     assert [task.run_id for task in world.wire.take_tasks()] == ["one", "two"]
     (letter,) = [record for record in world.wire.sent if record.topic == "dlq." + REQUESTED]
     assert b"ZeroDivisionError" in dict(letter.headers)["__dlq.errors.message"]
+
+
+async def test_a_change_of_many_steps_is_told_in_records_that_a_broker_takes(world: World) -> None:
+    # given a map over more items than one progress record tells of
+    items = 2 * CHANGES_PER_RECORD_MAX
+    side_by_side = {"map": "input.items", "do": a_task("work"), "max_concurrency": items}
+    await world.publish(a_definition({"id": "all", "parallel": side_by_side}), version="wide")
+    # when all begin at once
+    await world.owner.process([world.request(workflow="example@wide", input={"items": list(range(items))})])
+    # then the records follow one another, and together tell of every step
+    told = world.wire.take(topics.RUN_PROGRESSED.name)
+    assert [body["sequence"] for body in told] == [1, 2, 3]
+    assert ["start" in body for body in told] == [True, False, False]
+    assert len({change["step"] for body in told for change in body["changes"]}) == items + 1
 
 
 async def test_a_definition_stays_as_it_was_first_published(world: World) -> None:
