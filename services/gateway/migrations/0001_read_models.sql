@@ -38,8 +38,10 @@ CREATE TABLE usage_entry (
     recorded_at timestamptz NOT NULL,
     cost numeric NOT NULL,
     currency text NOT NULL,
-    input_tokens bigint NOT NULL,       -- cached ones included
-    output_tokens bigint NOT NULL,      -- reasoning included
+    input_tokens bigint NOT NULL,        -- the four buckets exclude each other
+    cached_input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    reasoning_tokens bigint NOT NULL,
     body bytea NOT NULL,
     PRIMARY KEY (run_key, request_id)
 );

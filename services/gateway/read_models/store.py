@@ -76,8 +76,7 @@ def _usage_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
         [entry.recorded_at for entry in entries],
         [format(entry.cost, "f") for entry in entries],
         [entry.line[8] for entry in entries],
-        [entry.tokens[0] + entry.tokens[1] for entry in entries],
-        [entry.tokens[2] + entry.tokens[3] for entry in entries],
+        *([entry.tokens[bucket] for entry in entries] for bucket in range(4)),
         [entry.body for entry in entries],
     )
 

@@ -30,11 +30,15 @@ WHERE excluded.finished_at > known.finished_at;
 
 -- insert_usage: New entries of the ledger; answers null where all were new (as a rule), else the ids that were.
 WITH new AS (
-    INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, output_tokens, body)
-    SELECT run_key, request_id, recorded_at, cost::numeric, currency, input_tokens, output_tokens, body
+    INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
+        output_tokens, reasoning_tokens, body)
+    SELECT run_key, request_id, recorded_at, cost::numeric, currency, input_tokens, cached_input_tokens,
+        output_tokens, reasoning_tokens, body
     FROM unnest(
-        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bytea[]
-    ) AS entry (run_key, request_id, recorded_at, cost, currency, input_tokens, output_tokens, body)
+        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::bytea[]
+    ) AS entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
+        output_tokens, reasoning_tokens, body)
     ON CONFLICT DO NOTHING
     RETURNING request_id
 )

@@ -1,0 +1,1 @@
+"""The HTTP door: runs, workflows, costs, lag, live events, one page."""

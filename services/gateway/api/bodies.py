@@ -1,0 +1,173 @@
+"""Owns the shapes of what the door answers, which are also its OpenAPI document."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from penstock.contracts.messages import Failure, Labels, Lane, RunRequested, RunUsage, TokenUsage
+
+RunStatus = Literal["requested", "running", "completed", "failed", "cancelled"]
+
+REQUEST_EXAMPLE: JsonDict = {
+    "workflow": "licence-audit",
+    "input": {"documents": ["/usr/share/licenses/mit.txt"]},
+    "run_id": "audit-4711",
+    "labels": {"team": "legal"},
+}
+
+
+class RunBody(RunRequested):
+    """A request as `run.requested.v1` has it; an unknown field is an error here, where its writer still listens."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [REQUEST_EXAMPLE]})
+
+
+class ReasonBody(BaseModel):
+    """Why something is said to a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=1024)
+
+
+class Accepted(BaseModel):
+    """The broker has it."""
+
+    run_id: str = Field(examples=["audit-4711"])
+    tenant: str
+    links: dict[str, str] = Field(examples=[{"run": "/v1/runs/audit-4711", "events": "/v1/runs/audit-4711/events"}])
+
+
+class RunLine(BaseModel):
+    """A run as the list shows it."""
+
+    run_id: str
+    tenant: str
+    workflow: str
+    version: str
+    status: RunStatus
+    labels: Labels = Field(default_factory=dict)
+    started_at: datetime
+    finished_at: datetime | None = None
+    usage: RunUsage = RunUsage()
+    error: Failure | None = None
+
+
+class Attempt(BaseModel):
+    """What one attempt used, out of the ledger."""
+
+    attempt: int
+    subject: str
+    engine: str | None = None
+    simulated: bool = False
+    status: str
+    tokens: TokenUsage = TokenUsage()
+    queue_ms: float = 0.0
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+    cost: str
+    currency: str
+
+
+class StepLine(BaseModel):
+    """A step as its changes tell it."""
+
+    step: str
+    kind: str
+    phase: str
+    attempt: int
+    route: str | None = None
+    first_at: datetime
+    last_at: datetime
+    preview: Any = None
+    error: Failure | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+
+
+class RunDetail(RunLine):
+    """A run with its steps. `simulated` says that a model's answers were made up."""
+
+    started_at: datetime | None = None  # type: ignore[assignment]  # a request that has not started has no start
+    version: str | None = None  # type: ignore[assignment]  # nor a version
+    priority: Lane | None = None
+    deadline: datetime | None = None
+    input_preview: Any = None
+    output: Any = None
+    sequence: int = 0
+    simulated: bool = False
+    steps: list[StepLine] = Field(default_factory=list)
+    steps_truncated: bool = False
+    links: dict[str, str] = Field(default_factory=dict)
+
+
+class RunPage(BaseModel):
+    """Runs, newest first; `next` is the cursor of the page after this one."""
+
+    runs: list[RunLine]
+    next: str | None = None
+
+
+class DefinitionLine(BaseModel):
+    """One version of a workflow."""
+
+    name: str
+    version: str
+    published_at: datetime
+    newest: bool
+
+
+class DefinitionPage(BaseModel):
+    """All versions."""
+
+    workflows: list[DefinitionLine]
+
+
+class DefinitionDetail(DefinitionLine):
+    """One version with its definition."""
+
+    definition: dict[str, Any]
+
+
+class CostLine(BaseModel):
+    """Sums under one combination of what was asked for; simulated work and currencies are never mixed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    requests: int
+    failed: int | None = None
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    busy_seconds: float | None = None
+    simulated: bool | None = None
+    cost: str = Field(examples=["0.001234"])
+    currency: str = Field(examples=["USD"])
+
+
+class Costs(BaseModel):
+    """A cost report. The four token buckets exclude each other."""
+
+    by: list[str]
+    since: datetime
+    until: datetime
+    lines: list[CostLine]
+
+
+class LagLine(BaseModel):
+    """How far a group is behind on a topic: in records, and in seconds where the oldest unread record is known."""
+
+    group: str
+    topic: str
+    records: int
+    seconds: float | None = None
+    partitions: dict[int, int]
+
+
+class Lag(BaseModel):
+    """All groups' lag, at most a few seconds old."""
+
+    as_of: datetime
+    lags: list[LagLine]

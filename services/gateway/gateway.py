@@ -1,0 +1,29 @@
+"""Owns the parts of one gateway that requests use."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.gateway.acceptance import Acceptance
+from services.gateway.definitions import Definitions
+from services.gateway.lag import LagProbe
+from services.gateway.live import Live
+from services.gateway.read_models.reader import Reader
+from services.gateway.settings import GatewaySettings
+from services.gateway.telemetry import Instruments
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What a request finds at `app.state.gateway`."""
+
+    settings: GatewaySettings
+    reader: Reader
+    acceptance: Acceptance
+    definitions: Definitions
+    live: Live
+    lag: LagProbe
+    asyncapi: Callable[[], dict[str, Any]]
+    instruments: Instruments
+    stop: asyncio.Event = field(default_factory=asyncio.Event)

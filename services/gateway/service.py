@@ -1,0 +1,77 @@
+"""Owns a gateway's life: connect, migrate, read the topics, serve, and end in the opposite order."""
+
+import asyncio
+from pathlib import Path
+
+from penstock.contracts.topics import Service
+from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.admin import group_lag
+from penstock.runtime.kafka.broker import KafkaBroker
+from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.postgres import connect_pool, migrate
+from penstock.runtime.service import Context
+from services.gateway.acceptance import Acceptance
+from services.gateway.app import build
+from services.gateway.definitions import Definitions
+from services.gateway.gateway import Gateway
+from services.gateway.lag import LagProbe
+from services.gateway.live import Live
+from services.gateway.read_models.expiry import expire_for_ever
+from services.gateway.read_models.reader import Reader
+from services.gateway.read_models.subscribers import Subscribers
+from services.gateway.server import bind, serve
+from services.gateway.settings import GatewaySettings
+from services.gateway.telemetry import Instruments, LogEvent
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+DELIVERY_SECONDS = 20.0
+"""A client waits for its 202; past this it is told to send again."""
+
+
+async def main(context: Context[GatewaySettings]) -> None:
+    """Runs until stopped."""
+    settings = context.settings
+    listener = bind(settings.gateway_host, settings.gateway_port)
+    host, port = listener.getsockname()[:2]
+    for part in ("postgres", "kafka"):
+        context.health.set_ready(part, False, "connecting")
+    pool = await connect_pool(
+        settings.postgres_url, connections_max=settings.postgres_connections_max, stop=context.stop
+    )
+    await migrate(pool, MIGRATIONS)
+    context.health.set_ready("postgres", True)
+    broker = KafkaBroker(settings.kafka_bootstrap_servers, client_id=f"gateway-{settings.instance}")
+    at_the_door = Publisher(Service.GATEWAY, broker, instruments=context.instruments, delivery_seconds=DELIVERY_SECONDS)
+    dead_letters = Publisher(Service.GATEWAY, broker)
+    await at_the_door.start()
+    await dead_letters.start()
+    instruments = Instruments(context.metrics)
+    live, reader = Live(), Reader(pool)
+    subscribers = Subscribers(settings, pool, dead_letters.send, live.written, instruments)
+    app = build(
+        Gateway(
+            settings=settings,
+            reader=reader,
+            acceptance=Acceptance(pool, at_the_door, now_ms, settings.instance),
+            definitions=Definitions(reader),
+            live=live,
+            lag=LagProbe(lambda: group_lag(settings.kafka_bootstrap_servers), now_ms),
+            asyncapi=subscribers.asyncapi,
+            instruments=instruments,
+            stop=context.stop,
+        )
+    )
+    serving = asyncio.create_task(serve(app, listener, context.stop, settings.drain_seconds))
+    context.log.info(LogEvent.LISTENING, url=f"http://{host}:{port}")
+    expiring = asyncio.create_task(expire_for_ever(pool, settings, context.stop))
+    await subscribers.start(context.stop)
+    context.health.set_ready("kafka", True)
+    try:
+        await serving
+    finally:
+        context.stop.set()
+        await subscribers.stop()
+        await at_the_door.stop()
+        await dead_letters.stop()
+        await expiring
+        await pool.close()
