@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from penstock.contracts.messages import Failure, Labels, Lane, RunRequested, RunUsage, TokenUsage
+from penstock.contracts.body import Labels
+from penstock.contracts.messages import Failure, Lane, RunRequested, RunUsage, TokenUsage
 
 RunStatus = Literal["requested", "running", "completed", "failed", "cancelled"]
 
