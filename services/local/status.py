@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.local import probes
+from services.local.options import Model
 from services.local.part import PartState
 
 StackState = Literal["starting", "running", "stopping", "stopped"]
@@ -40,6 +41,8 @@ class Status(BaseModel):
     postgres_url: str | None = None
     postgres_urls: dict[str, str] = Field(default_factory=dict)
     model_url: str | None = None
+    model: Model | None = None
+    task_modules: tuple[str, ...] = ()
     parts: dict[str, PartStatus] = Field(default_factory=dict)
 
 

@@ -107,6 +107,8 @@ class Supervisor:
             postgres_url=urls.get("penstock_gateway"),
             postgres_urls=urls,
             model_url=model_url(stack.ports.port("model")) if "model" in stack.parts else None,
+            model=self._options.model,
+            task_modules=self._options.task_modules,
             parts={name: _part_status(part) for name, part in stack.parts.items()},
         )
 
