@@ -1,0 +1,77 @@
+"""Owns the local stack that an audit runs on: the one that is there, or one started for it and stopped afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from services.local import detached
+from services.local import status as status_of
+from services.local.display import Display
+from services.local.options import Model, Options
+from services.local.status import Status
+
+TASK_MODULE: Final = "examples.licence_audit.tasks"
+
+
+class WrongStackError(RuntimeError):
+    """The stack that runs cannot do the audit; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A running stack. `stays`: it goes on running afterwards."""
+
+    bootstrap_servers: str
+    gateway_url: str
+    stays: bool
+
+
+@contextmanager
+def machine(data: Path, model: Model, console: Console, *, keep: bool) -> Iterator[Machine]:
+    """A running stack. What was started here is stopped in the end unless it is to be kept."""
+    found = status_of.read(data)
+    if found.state != "stopped":
+        _check(found, data, model)
+        console.print(f"Using the stack that runs in {found.data}.", highlight=False, soft_wrap=True)
+        yield _machine(found, stays=True)
+        return
+    try:
+        yield _machine(_started(data, model, console), stays=keep)
+    except BaseException:
+        _stop(data, console)
+        raise
+    if not keep:
+        _stop(data, console)
+
+
+def _machine(status: Status, *, stays: bool) -> Machine:
+    if status.bootstrap_servers is None or status.gateway_url is None:
+        raise WrongStackError(f"the stack in {status.data} does not say where its Kafka and its gateway are")
+    return Machine(status.bootstrap_servers, status.gateway_url, stays)
+
+
+def _started(data: Path, model: Model, console: Console) -> Status:
+    console.print("Starting Kafka, Postgres, the model and the services on this machine …", highlight=False)
+    options = Options(model=model, task_modules=(TASK_MODULE,))
+    with Display(console) as display:
+        detached.start(data, options, display.report)
+    return status_of.read(data)
+
+
+def _check(found: Status, data: Path, model: Model) -> None:
+    again = f"stop it with `penstock local down --data {data}` and run this again"
+    if found.state != "running":
+        raise WrongStackError(f"the stack in {found.data} is {found.state}: wait a moment and run this again")
+    if TASK_MODULE not in found.task_modules:
+        raise WrongStackError(f"the stack in {found.data} runs without the tasks {TASK_MODULE}: {again}")
+    if model != found.model:
+        raise WrongStackError(f"the stack in {found.data} runs with the {found.model} model, not the {model}: {again}")
+
+
+def _stop(data: Path, console: Console) -> None:
+    console.print("\nStopping what was started …", highlight=False)
+    detached.stop(data)
