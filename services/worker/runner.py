@@ -1,7 +1,7 @@
 """Owns running one task: from a request's record to its two answers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import Any, Final
@@ -12,6 +12,7 @@ from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
 from penstock.runtime.work import Answers, Outcome, failed, read
 from penstock.workflow import task as tasks
+from services.worker.eager import DeadlineReachedError, within
 from services.worker.events import Event
 
 _log = logger("worker")
@@ -60,8 +61,9 @@ class TaskRunner:
             return failed("input_invalid", str(error))
         token = tasks.set_current(request)
         try:
-            async with asyncio.timeout(timeout_seconds) as limit:
-                return task.output_json(await self._call(task, arguments))
+            return task.output_json(await within(timeout_seconds, self._call(task, arguments)))
+        except DeadlineReachedError:
+            return failed("timeout", f"the task ran into its deadline after {timeout_seconds:.1f} s", _AGAIN)
         except tasks.Failed as error:
             return failed(error.code, error.message, error.next, error.retry_after_ms)
         except tasks.OutputInvalidError as error:
@@ -72,16 +74,18 @@ class TaskRunner:
                 raise  # ours: the drain budget is over
             return failed("task_failed", "the task was cancelled from inside", _AGAIN)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
-            if limit.expired() and isinstance(error, TimeoutError):
-                return failed("timeout", f"the task ran into its deadline after {timeout_seconds:.1f} s", _AGAIN)
             _log.warning(Event.TASK_FAILED, task=request.task, request_id=str(request.request_id), exc_info=True)
             return failed("task_failed", f"{type(error).__name__}: {error}", _AGAIN)
         finally:
             tasks.reset_current(token)
 
-    async def _call(self, task: tasks.Task, arguments: dict[str, Any]) -> Any:
+    def _call(self, task: tasks.Task, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         if task.is_async:
-            return await task.function(**arguments)
+            coroutine: Coroutine[Any, Any, Any] = task.function(**arguments)
+            return coroutine
+        return self._in_thread(task, arguments)
+
+    async def _in_thread(self, task: tasks.Task, arguments: dict[str, Any]) -> Any:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, copy_context().run, _call_plain, task, arguments)
 
