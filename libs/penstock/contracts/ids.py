@@ -23,7 +23,9 @@ def run_key(tenant: str, run_id: str) -> UUID:
 
 def request_id(run: UUID, step_path: str, attempt: int) -> UUID:
     """The id of one attempt of one step: a redelivery or a replay asks under the same id."""
-    return uuid5(run, f"{step_path}#{attempt}")
+    # The same as uuid5(run, name), in half the time: every attempt needs one.
+    digest = sha1(run.bytes + f"{step_path}#{attempt}".encode(), usedforsecurity=False).digest()
+    return UUID(int=int.from_bytes(digest[:16], "big"), version=5)
 
 
 def run_id_from_event(source: str, event_id: str) -> str:

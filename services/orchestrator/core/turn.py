@@ -1,18 +1,17 @@
 """Owns one event's work on one run: what was touched, asked for and changed while the event was applied."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.frames import LeafFrame, Live
 from services.orchestrator.core.state import Decision, Request, Run, Step
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from services.orchestrator.core.trusted import trusted
 
 
 def moment(at_ms: int) -> datetime:
     """Milliseconds since 1970 as the messages carry them."""
-    return _EPOCH + timedelta(milliseconds=at_ms)
+    return datetime.fromtimestamp(at_ms / 1000, UTC)  # exact: a double holds microseconds until the year 2242
 
 
 class RunFailedError(Exception):
@@ -42,19 +41,18 @@ class Turn:
     def changed(self, step: Step, *, preview: Any = None, route: str | None = None) -> None:
         """A step row is to be written, and the read side told."""
         self.touched[step.path] = step
-        self.decision.changes.append(
-            StepChange(
-                step=step.path,
-                kind=step.kind,
-                phase=step.phase,
-                attempt=step.attempt,
-                request_id=step.request_id,
-                route=route,
-                at=self.at,
-                preview=preview,
-                error=step.error,
-            )
-        )
+        change = {
+            "step": step.path,
+            "kind": step.kind,
+            "phase": step.phase,
+            "attempt": step.attempt,
+            "request_id": step.request_id,
+            "route": route,
+            "at": self.at,
+            "preview": preview,
+            "error": step.error,
+        }
+        self.decision.changes.append(trusted(StepChange, change))
 
     def ask(self, request: Request) -> None:
         """A request is to be sent."""

@@ -8,6 +8,7 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
 from services.orchestrator.core.state import Step
+from services.orchestrator.core.trusted import trusted
 from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 
 
@@ -38,16 +39,16 @@ class ModelNode(LeafNode):
         if size_bytes > VALUE_BYTES_MAX:
             raise TooLargeError("prompt", size_bytes)
         route = self.routes[step.route]
-        return InferenceRequested(
-            pool=route.pool,
-            model=route.model,
-            messages=messages,
-            output_schema=self.block.output_schema,
-            max_tokens=self.block.max_tokens,
-            temperature=self.block.temperature,
-            seed=self.block.seed,
-            **attribution,
-        )
+        own = {
+            "pool": route.pool,
+            "model": route.model,
+            "messages": messages,
+            "output_schema": self.block.output_schema,
+            "max_tokens": self.block.max_tokens,
+            "temperature": self.block.temperature,
+            "seed": self.block.seed,
+        }
+        return trusted(InferenceRequested, {**attribution, **own})
 
 
 def compile_model(block: ModelStep, compiler: Compiler) -> Node:

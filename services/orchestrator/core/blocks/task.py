@@ -8,6 +8,7 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
 from services.orchestrator.core.state import Step
+from services.orchestrator.core.trusted import trusted
 
 
 class TaskNode(LeafNode):
@@ -24,7 +25,7 @@ class TaskNode(LeafNode):
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> TaskRequested:  # noqa: ARG002  # only a model's request depends on it
         """The function's name and its input."""
         value = bounded(evaluated(self.input, scope, "input"), "input")
-        return TaskRequested(queue=self.queue, task=self.task, input=value, **attribution)
+        return trusted(TaskRequested, {**attribution, "queue": self.queue, "task": self.task, "input": value})
 
 
 def compile_task(block: TaskStep, compiler: Compiler) -> Node:

@@ -8,6 +8,7 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
 from services.orchestrator.core.state import Step
+from services.orchestrator.core.trusted import trusted
 
 
 class ToolNode(LeafNode):
@@ -24,9 +25,8 @@ class ToolNode(LeafNode):
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> ToolRequested:  # noqa: ARG002  # only a model's request depends on it
         """The tool's name, its arguments and the one grant."""
         arguments = bounded(evaluated(self.arguments, scope, "arguments"), "arguments")
-        return ToolRequested(
-            tool=self.tool, arguments=arguments, grants=[self.tool], idempotent=self.idempotent, **attribution
-        )
+        own = {"tool": self.tool, "arguments": arguments, "grants": [self.tool], "idempotent": self.idempotent}
+        return trusted(ToolRequested, {**attribution, **own})
 
 
 def compile_tool(block: ToolStep, compiler: Compiler) -> Node:

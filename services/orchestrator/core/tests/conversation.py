@@ -3,6 +3,7 @@
 import copy
 from dataclasses import asdict, replace
 from typing import Any
+from uuid import uuid5
 
 import orjson
 
@@ -129,4 +130,11 @@ class Conversation:
             # Guard: an attempt is asked for once, ever.
             assert (request.step, request.attempt) not in self.requests
             self.requests[request.step, request.attempt] = request
+            assert request.request_id == uuid5(KEY, f"{request.step}#{request.attempt}")
+        # Guard: messages made without validation are what validation would have made.
+        for message in (*decision.requests, *decision.changes):
+            fields = {name: getattr(message, name) for name in type(message).model_fields}
+            checked = type(message).model_validate(fields, strict=True)
+            assert (checked, checked.to_json()) == (message, message.to_json())
+            assert message.__dict__.keys() == fields.keys()
         return decision
