@@ -25,7 +25,7 @@ STOP_GRACE_SECONDS = 10.0
 """What `main` may take on top of the drain budget to commit, leave the group and close."""
 
 GC_THRESHOLDS = (50_000, 20, 100)
-"""Runs and records in flight live long and hold no cycles; the default thresholds walk them for a quarter of the CPU."""
+"""Runs and records in flight live long without cycles; the default thresholds walk them for a quarter of the CPU."""
 
 S = TypeVar("S", bound=ServiceSettings)
 
