@@ -5,16 +5,23 @@ import hashlib
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from penstock.contracts.messages import RunFinished, RunRequested
-from penstock.contracts.topics import RUN_FINISHED, RUN_REQUESTED
+from penstock.contracts import generate
+from penstock.contracts.envelope import decode
+from penstock.contracts.messages import RunFinished
+from penstock.contracts.schema import producer_schema
+from penstock.contracts.topics import RUN_FINISHED, RUN_REQUESTED, WORKFLOW_PUBLISHED, dead_letter_topic
+from penstock.workflow import notation
+from penstock.workflow.publish import published
 from services.local import kafka_cache
-from services.local.fixtures import SharedStack
+from services.local.system import System, Systems
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -70,43 +77,98 @@ async def python_client(_: Path) -> list[str]:
     return [sys.executable, str(CLIENTS / "plain_client.py")]
 
 
-async def stand_in(stack: SharedStack, run_id: str) -> ConsumerRecord[bytes | None, bytes | None]:
-    """Answer the one request as the orchestrator would, and give it back as it came."""
-    consumer: Any = AIOKafkaConsumer(
-        RUN_REQUESTED.name, bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest"
-    )
-    producer = AIOKafkaProducer(bootstrap_servers=stack.bootstrap_servers)
-    async with consumer, producer:
-        async for record in consumer:
-            request = RunRequested.model_validate_json(record.value)
-            if request.run_id == run_id:
-                moment = "2026-11-21T09:30:00Z"
-                end = RunFinished.model_validate(
-                    {
-                        **{"run_id": run_id, "workflow": request.workflow, "version": "1", "tenant": "default"},
-                        **{"status": "completed", "output": request.input},
-                        **{"started_at": moment, "finished_at": moment},
-                    }
-                )
-                await producer.send_and_wait(RUN_FINISHED.name, end.to_json(), key=run_id.encode())
-                return record
-    raise AssertionError("the consumer ended")
+@pytest.fixture(scope="module")
+async def greeting(module_system: Systems) -> System:
+    """A system that knows the workflow of the README."""
+    system = await module_system(gateway=0, tool_executor=0, worker=0)
+    definition = published(notation.load((CLIENTS / "greet.yaml").read_text()), datetime(2026, 11, 21, tzinfo=UTC))
+    async with AIOKafkaProducer(bootstrap_servers=system.bootstrap_servers) as producer:
+        key = f"{definition.name}@{definition.version}".encode()
+        await producer.send_and_wait(WORKFLOW_PUBLISHED.name, definition.to_json(), key=key)
+    return system
+
+
+async def read(system: System, topic: str, wanted: set[str]) -> dict[str, list[Any]]:
+    """The records of a topic by run id, once every wanted one is there, and all that are there by then."""
+    found: dict[str, list[Any]] = {run_id: [] for run_id in wanted}
+    consumer: Any = AIOKafkaConsumer(topic, bootstrap_servers=system.bootstrap_servers, auto_offset_reset="earliest")
+    async with consumer, asyncio.timeout(ANSWER_SECONDS):
+        while not all(found.values()):
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                for record in records:
+                    if b'"run_id"' in record.value:  # the poison has none
+                        found.setdefault(json.loads(record.value)["run_id"], []).append(record)
+    return found
 
 
 @pytest.mark.parametrize("client", [java_client, python_client])
-async def test_a_plain_client_says_what_the_contract_asks_and_reads_the_answer(
-    stack: SharedStack, tmp_path: Path, client: Any
-) -> None:
-    await stack.new_deployment()
-    run_id = stack.new_name("order")
+async def test_a_plain_client_gets_its_run_done(greeting: System, tmp_path: Path, client: Any) -> None:
+    run_id = f"order-{client.__name__}"
     command = await client(tmp_path)
 
-    async with asyncio.TaskGroup() as both:
-        answering = both.create_task(asyncio.wait_for(stand_in(stack, run_id), ANSWER_SECONDS))
-        printed = await output_of(*command, stack.bootstrap_servers, "greet", run_id, '{"name": "Ada"}')
+    printed = await output_of(*command, greeting.bootstrap_servers, "greet", run_id, '{"name": "Ada"}')
 
-    request = answering.result()
-    assert (request.key, list(request.headers)) == (None, [])
-    assert json.loads(request.value or b"") == {"workflow": "greet", "run_id": run_id, "input": {"name": "Ada"}}
+    jsonschema_rs.validate(producer_schema(RUN_FINISHED), json.loads(printed))
     end = RunFinished.model_validate_json(printed)
-    assert (end.run_id, end.status, end.output) == (run_id, "completed", {"name": "Ada"})
+    assert (end.run_id, end.tenant, end.workflow, end.status) == (run_id, "default", "greet", "completed")
+    assert isinstance(end.output, str)
+    assert end.usage.model_calls == 1
+    (request,) = (await read(greeting, RUN_REQUESTED.name, {run_id}))[run_id]
+    assert (request.key, request.headers) == (None, ())
+    assert json.loads(request.value) == {"workflow": "greet", "run_id": run_id, "input": {"name": "Ada"}}
+
+
+async def test_every_golden_request_gets_its_end(greeting: System) -> None:
+    given: dict[str, str] = {}
+    async with AIOKafkaProducer(bootstrap_servers=greeting.bootstrap_servers) as producer:
+        for path in generate.examples(generate.ROOT, RUN_REQUESTED):
+            headers, value, key = generate.headers_of(path), path.read_bytes(), generate.key_of(path)
+            _, body = decode(RUN_REQUESTED.name, 0, 0, 0, headers, value)
+            run_id = json.loads(body).get("run_id")
+            if run_id is not None:
+                await producer.send_and_wait(RUN_REQUESTED.name, value, key=key, headers=headers)
+                given[run_id] = json.loads(body)["workflow"]
+
+    ends = await read(greeting, RUN_FINISHED.name, set(given))
+
+    for run_id, workflow in given.items():
+        (end,) = (json.loads(record.value) for record in ends[run_id])
+        jsonschema_rs.validate(producer_schema(RUN_FINISHED), end)
+        assert workflow.startswith(end["workflow"])
+        assert (end["status"], end["error"]["code"]) == ("failed", "unknown_workflow")
+
+
+async def test_a_request_published_twice_on_two_partitions_runs_once(greeting: System) -> None:
+    request = b'{"workflow": "greet", "run_id": "twice", "input": {"name": "Ada"}}'
+    last = b'{"workflow": "greet", "run_id": "after", "input": {"name": "Ada"}}'
+    async with AIOKafkaProducer(bootstrap_servers=greeting.bootstrap_servers) as producer:
+        for partition in (0, 1, 0, 1):
+            await producer.send_and_wait(RUN_REQUESTED.name, request, partition=partition)
+        await read(greeting, RUN_FINISHED.name, {"twice"})
+        await producer.send_and_wait(RUN_REQUESTED.name, last, partition=0)
+
+    ends = await read(greeting, RUN_FINISHED.name, {"twice", "after"})
+
+    assert len(ends["twice"]) == 1
+
+
+async def test_what_cannot_be_read_is_a_dead_letter_and_the_next_request_runs(greeting: System) -> None:
+    poison = b'{"workflow": "greet", '
+    request = b'{"workflow": "greet", "run_id": "behind poison", "input": {"name": "Ada"}}'
+    async with AIOKafkaProducer(bootstrap_servers=greeting.bootstrap_servers) as producer:
+        await producer.send_and_wait(
+            RUN_REQUESTED.name, poison, key=b"\xff", headers=[("x-from", b"\xfe\xff")], partition=2
+        )
+        await producer.send_and_wait(RUN_REQUESTED.name, request, partition=2)
+
+    await read(greeting, RUN_FINISHED.name, {"behind poison"})
+
+    letters: Any = AIOKafkaConsumer(
+        dead_letter_topic(RUN_REQUESTED.name),
+        bootstrap_servers=greeting.bootstrap_servers,
+        auto_offset_reset="earliest",
+    )
+    async with letters, asyncio.timeout(ANSWER_SECONDS):
+        letter = await letters.getone()
+    assert (letter.key, letter.value, letter.headers[0]) == (b"\xff", poison, ("x-from", b"\xfe\xff"))
+    assert ("__dlq.errors.topic", RUN_REQUESTED.name.encode()) in letter.headers

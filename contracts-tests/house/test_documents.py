@@ -28,6 +28,7 @@ def test_the_workflow_in_the_readme_can_be_published() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 
     assert checks.check(notation.load(text)) == []
+    assert text == (ROOT / "examples" / "plain_clients" / "greet.yaml").read_text()
 
 
 def test_the_requests_in_the_readme_pass_the_producers_schema() -> None:
