@@ -64,13 +64,14 @@ async def output_of(*command: str) -> str:
 async def java_client(folder: Path) -> list[str]:
     jars = [jar for jar in sorted(kafka_cache.jars_folder().iterdir()) if jar.name.startswith(WANTED)]
     class_path = os.pathsep.join([str(folder), *map(str, jars)])
-    java = kafka_cache.java()[0]
+    java = (kafka_cache.java()[0], "-XX:TieredStopAtLevel=1")  # it lives for seconds
     compiler = await asyncio.to_thread(fetch_compiler, folder / "maven")
     source = str(CLIENTS / "PlainClient.java")
     await output_of(
-        *(java, "-jar", str(compiler), "-source", "21", "-target", "21", "-cp", class_path, "-d", str(folder), source)
+        *(*java, "-jar", str(compiler), "-source", "21", "-target", "21"),
+        *("-cp", class_path, "-d", str(folder), source),
     )
-    return [java, "-cp", class_path, "PlainClient"]
+    return [*java, "-cp", class_path, "PlainClient"]
 
 
 async def python_client(_: Path) -> list[str]:
