@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
@@ -40,7 +40,10 @@ class InferenceSettings(ServiceSettings):
             raise ValueError(f"pool {self.inference_pool!r} is not one of PENSTOCK_POOLS: {', '.join(self.pools)}")
         if self.inference_simulated_hardware not in HARDWARE:
             raise ValueError(f"simulated hardware is one of {', '.join(HARDWARE)}")
-        prices = self.price_list()
+        try:
+            prices = self.price_list()
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            raise ValueError(f"no price list in {self.inference_prices}: {error}") from None
         if self.inference_billing == "hour" and self.inference_hardware not in prices.hardware:
             raise ValueError(f"{self.inference_prices} has no hardware {self.inference_hardware!r}")
         missing = sorted(set(self.inference_model) - set(prices.models))

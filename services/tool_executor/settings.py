@@ -2,10 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from penstock.runtime.settings import ServiceSettings
 
@@ -40,6 +40,14 @@ class ToolExecutorSettings(ServiceSettings):
 
     tool_executor_servers: Path | None = Field(default=None, description="YAML file of MCP servers; none: no tools")
     tool_executor_in_flight: int = Field(default=32, ge=1, le=1024, description="tool calls that run at a time")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        try:
+            self.servers()
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            raise ValueError(f"no list of servers in {self.tool_executor_servers}: {error}") from None
+        return self
 
     def servers(self) -> dict[str, ServerSpec]:
         """The servers of the file, with folders and the interpreter filled in."""

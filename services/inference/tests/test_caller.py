@@ -3,8 +3,11 @@
 import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+import orjson
 import pytest
 
 from penstock.contracts.ids import request_id, run_key
@@ -29,6 +32,7 @@ from services.inference.core.pricing import PriceList
 from services.inference.engines.protocol import EngineFailedError, Generation
 from services.inference.watch import EngineWatch
 
+SCHEMAS = Path(__file__).parents[3] / "schemas"
 AT_MS = 1_795_000_000_000
 KEY = run_key("default", "r")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -121,6 +125,9 @@ def a_request(attempt: int = 1, *, seconds: float = 60.0, **changes: Any) -> Inf
 async def call(caller: ModelCaller, request: InferenceRequested) -> tuple[InferenceCompleted, UsageRecorded]:
     completed, usage = await caller.handle(Record(request.to_json(), timestamp=AT_MS - 5))
     assert completed.partition == 1
+    for record in (completed, usage):
+        schema = SCHEMAS / record.topic.removesuffix(".v1") / "v1" / "producer.schema.json"
+        jsonschema_rs.validate(orjson.loads(schema.read_bytes()), orjson.loads(record.value))
     return InferenceCompleted.model_validate_json(completed.value), UsageRecorded.model_validate_json(usage.value)
 
 

@@ -1,9 +1,11 @@
 """Tests of reading requests and writing their answers; the message models are the judge."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
+import jsonschema_rs
 import orjson
 import pytest
 from hypothesis import given
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 
 from penstock.contracts.envelope import Envelope, Headers, decode, to_headers
 from penstock.contracts.ids import event_id, request_id, run_key
-from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded
+from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded, WorkError
 from penstock.contracts.topics import TASK_COMPLETED, USAGE_RECORDED, Service
 from penstock.runtime.errors import Poison
 from penstock.runtime.work import OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
 from penstock.testkit.received import Record
 
+SCHEMAS = Path(__file__).parents[4] / "schemas"
 AT_MS = 1_795_000_000_123
 KEY = run_key("default", "order-1")
 ANSWERS = Answers(Service.WORKER, TASK_COMPLETED, "task", "worker-1")
@@ -119,6 +122,17 @@ def test_the_answers_are_what_the_models_would_write() -> None:
     records = ANSWERS.records(work, "t", outcome)
     assert set(orjson.loads(records[0].value)) <= set(TaskCompleted.model_fields)
     assert set(orjson.loads(records[1].value)) <= set(UsageRecorded.model_fields)
+
+
+@pytest.mark.parametrize("error", [None, failed("tool_failed", "no", NextMove.RETRY_AFTER, 5)])
+def test_the_answers_keep_to_the_closed_schemas_of_their_topics(error: WorkError | None) -> None:
+    work = read(TaskRequested, a_record(a_request().to_json(), headers()), home_partitions=4)
+
+    records = ANSWERS.records(work, "t", Outcome(AT_MS, 1.0, output=b"[1]", error=error, completed={"task": "t"}))
+
+    for record in records:
+        folder = SCHEMAS / record.topic.removesuffix(".v1") / "v1"
+        jsonschema_rs.validate(orjson.loads((folder / "producer.schema.json").read_bytes()), orjson.loads(record.value))
 
 
 def test_the_outcome_goes_home_and_the_headers_say_why_it_exists() -> None:
