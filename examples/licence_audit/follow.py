@@ -30,19 +30,20 @@ class Gateway:
     async def events(self, run_id: str) -> AsyncIterator[RunProgressed | RunFinished]:
         """Everything that happens to a run, each thing once, until its end. Raises NotVisibleError."""
         loop_time = asyncio.get_running_loop().time
-        give_up_at = loop_time() + APPEAR_SECONDS
+        failing_since: float | None = None
         seen = -1
         while True:
             try:
                 async for event in self._stream(run_id, seen):
-                    give_up_at = loop_time() + APPEAR_SECONDS
+                    failing_since = None
                     yield event
                     if isinstance(event, RunFinished):
                         return
                     seen = event.sequence
             except (httpx.HTTPError, NotVisibleError) as error:
                 # A run that was asked for on Kafka takes a moment to reach the read side; a gateway may restart.
-                if loop_time() > give_up_at:
+                failing_since = failing_since or loop_time()
+                if loop_time() - failing_since > APPEAR_SECONDS:
                     raise NotVisibleError(f"{self._client.base_url}: {error}") from error
             await asyncio.sleep(AGAIN_SECONDS)
 

@@ -76,9 +76,9 @@ def documents_table(audit: Audit, spent: Mapping[int, Spent], *, simulated: bool
     for number, row in enumerate(audit.rows):
         used = spent.get(number, Spent())
         table.add_row(
-            _package(row),
-            row.declared or Text("unknown", "dim"),
-            Text(row.error, "red") if row.error else (row.name or "")[:NAME_CHARACTERS],
+            Text(_package(row)),
+            Text(row.declared) if row.declared else Text("unknown", "dim"),
+            Text(row.error.partition(":")[0], "red") if row.error else Text((row.name or "")[:NAME_CHARACTERS]),
             _said(row, simulated=simulated),
             _second_look(row),
             _agreement(row),
@@ -111,6 +111,10 @@ def _print_words(console: Console, audit: Audit) -> None:
             duties = "; ".join(row.obligations)
             console.print(Text.assemble((f"  {row.package}: ", "bold"), row.summary), soft_wrap=True)
             console.print(Text(f"      obligations: {duties}", "dim"), soft_wrap=True)
+        if row.error is not None:
+            console.print(
+                Text.assemble((f"  {row.package}: ", "bold"), (f"failed: {row.error}", "red")), soft_wrap=True
+            )
         if row.note:
             console.print(Text(f"      note: {row.note}", "yellow"), soft_wrap=True)
 
@@ -120,17 +124,15 @@ def _totals(finished: RunFinished, audit: Audit, found: int, duplicates: int) ->
     tokens = usage.input_tokens + usage.output_tokens
     seconds = (finished.finished_at - finished.started_at).total_seconds()
     documents = len(audit.rows)
-    lines = [
-        f"{documents} of {found} distinct documents were audited ({duplicates} more files repeat one of them).",
+    return [
+        f"{audit.audited} of {found} distinct documents were audited ({duplicates} more files repeat one of them)"
+        + (f"; {audit.failed} could not be: see above." if audit.failed else "."),
         _share(audit),
         f"{usage.model_calls} model calls, {usage.input_tokens} prompt and {usage.output_tokens} answer tokens "
         f"({tokens / max(seconds, 0.001):.0f} tokens/s) in {seconds:.1f} s for {_money(usage.cost.amount)} USD.",
         f"Per document: {tokens / documents:.0f} tokens, {seconds / documents:.1f} s, "
         f"{_money(usage.cost.amount / documents)} USD.",
     ]
-    if audit.failed:
-        lines.insert(1, f"{audit.failed} could not be audited; the table says why.")
-    return lines
 
 
 def _share(audit: Audit) -> str:
