@@ -12,6 +12,7 @@ class GatewaySettings(ServiceSettings, PostgresSettings):
 
     gateway_host: str = Field(default="127.0.0.1", description="a loopback address: there is no authentication yet")
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free port and logs it")
+    gateway_url: str = Field(default="", description="where people reach this gateway; the command line reads it")
     gateway_tenants: Names = Field(default=(), description="the tenants that may start runs; none named: any")
     gateway_body_bytes_max: int = Field(default=512 * 1024, ge=1024, le=16 * 1024 * 1024)
     gateway_batch_records_max: int = Field(default=4_000, ge=1, le=100_000)
