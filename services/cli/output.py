@@ -14,7 +14,7 @@ WIDTH_OF_A_FILE = 240
 """What is not a terminal has no width; nothing is folded that somebody may want to search."""
 
 console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
-error_console = Console(stderr=True)
+error_console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH_OF_A_FILE)
 
 STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "blue", "requested": "dim"}
 
