@@ -1,0 +1,171 @@
+"""Owns the examples of faults that are found before a workflow runs."""
+
+from typing import Any
+
+import pytest
+
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
+from penstock.workflow.checks import BLOCKS_MAX, DEPTH_MAX, check
+
+DOCUMENT = {"type": "object", "properties": {"path": {"type": "string"}, "text": {"type": "string"}}}
+INPUT = {
+    "type": "object",
+    "properties": {"documents": {"type": "array", "items": {"$ref": "#/$defs/document"}}, "title": {"type": "string"}},
+    "$defs": {"document": DOCUMENT},
+}
+
+
+def faults(do: dict[str, Any], **fields: Any) -> list[tuple[str, str]]:
+    """The faults of a definition: path and message with hint."""
+    return [
+        (fault.path, f"{fault.message} ({fault.hint})")
+        for fault in check(a_definition(do, **{"input": INPUT, **fields}))
+    ]
+
+
+def fault_of(do: dict[str, Any], **fields: Any) -> tuple[str, str]:
+    """Its only fault."""
+    (only,) = faults(do, **fields)
+    return only
+
+
+def a_map(over: str, do: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A map block `docs`."""
+    return {"id": "docs", "parallel": {"map": over, "do": do, **fields}}
+
+
+def test_a_sound_definition_has_no_faults() -> None:
+    kind = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
+    each = a_chain(
+        a_task("read", input={"path": "{{ item.path }}", "n": "{{ index }}"}, output_schema=DOCUMENT),
+        a_model("classify", prompt="{{ read.text }}", output_schema=kind),
+        {
+            "id": "look",
+            "route": [
+                {"case": "odd", "when": "classify.kind != 'mit'", "do": a_task("again", input="{{ read.text }}")}
+            ],
+            "otherwise": a_task("done"),
+        },
+        step_id="each",
+        output={"kind": "{{ classify.kind }}", "look": "{{ look }}"},
+    )
+    join = a_task("join", input="{{ docs[0].kind }} {{ run.id }} {{ run.labels.team }}")
+    assert faults(a_chain(a_map("input.documents", each), join)) == []
+
+
+@pytest.mark.parametrize(
+    ("do", "path", "says"),
+    [
+        (
+            a_task("a", input="{{ input.titel }}"),
+            "$.do.input",
+            "no field `titel` in its schema (did you mean `title`?)",
+        ),
+        (
+            a_task("a", input={"x": ["{{ inptu }}"]}),
+            "$.do.input.x[0]",
+            "nothing is called `inptu` here (did you mean `input`?)",
+        ),
+        (a_task("a", input="{{ input.title.x }}"), "$.do.input", "`input.title` is a string and has no field `x`"),
+        (a_task("a", input="{{ input.documents.path }}"), "$.do.input", "`input.documents` is a list"),
+        (a_task("a", input="{{ item }}"), "$.do.input", "`item` stands for something only inside a map"),
+        (
+            a_task("a", input="{{ run.idd }}"),
+            "$.do.input",
+            "`run` has no field `idd` in its schema (did you mean `id`?)",
+        ),
+        (a_task("a", input="{{ 1 + }}"), "$.do.input", "unexpected end of variable block"),
+        (a_task("a", input="{{ input.title | uper }}"), "$.do.input", "there is no filter `uper`"),
+        (a_task("a", output_schema={"type": "objct"}), "$.do.output_schema", "not a JSON Schema"),
+        (a_task("a", output_schema={"$ref": "https://example.org/x"}), "$.do.output_schema", "not a JSON Schema"),
+        (a_task("run"), "$.do.id", "`run` is a name of the language"),
+        (a_task("loop"), "$.do.id", "`loop` is a name of the language"),
+        (a_model("a", model="smal"), "$.do.model", "there is no tier `smal` (did you mean `small`?)"),
+        (a_model("a", system="{{ x }}"), "$.do.system", "nothing is called `x` here"),
+        (a_map("7 + 1", a_task("a")), "$.do.parallel.map", "a map goes over a list, this is int"),
+        (a_map("input.title", a_task("a")), "$.do.parallel.map", "`input.title` is not a list but string"),
+        (
+            a_map("input.documents", a_task("a", input="{{ item.pth }}")),
+            "$.do.parallel.do.input",
+            "did you mean `path`?",
+        ),
+        (
+            a_chain(a_task("a", input="{{ b }}"), a_task("b")),
+            "$.do.chain[0].input",
+            "the step `b` has not ended before",
+        ),
+        (a_chain(a_task("a", input="{{ main }}")), "$.do.chain[0].input", "the step `main` has not ended before"),
+        (a_chain(a_task("a"), a_task("a")), "$.do.chain[1].id", "the id `a` is taken"),
+        (
+            a_chain(a_chain(a_task("a"), step_id="in"), a_task("b", input="{{ a }}")),
+            "$.do.chain[1].input",
+            "the step `a`",
+        ),
+        (
+            a_chain(a_model("a"), a_task("b", input="{{ a.kind }}")),
+            "$.do.chain[1].input",
+            "give its step an `output_schema`",
+        ),
+        (
+            a_chain(a_map("input.documents", a_task("a")), a_task("b", input="{{ docs.x }}")),
+            "$.do.chain[1].input",
+            "is a list",
+        ),
+        (a_chain(a_task("a"), output={"x": "{{ c }}"}), "$.do.output.x", "nothing is called `c` here"),
+        (
+            {"id": "all", "parallel": {"sections": [a_task("a"), a_task("b", input="{{ a }}")]}},
+            "$.do.parallel.sections[1].input",
+            "the step `a` has not ended before",
+        ),
+        (
+            {"id": "r", "route": [{"case": "x", "when": "true", "do": a_task("a")}] * 2},
+            "$.do.route[1].case",
+            "the case `x` is taken",
+        ),
+        (
+            {"id": "r", "route": [{"case": "otherwise", "when": "1 +", "do": a_task("a")}]},
+            "$.do.route[0].case",
+            "the case `otherwise` is taken",
+        ),
+    ],
+)
+def test_a_fault_is_named_by_its_path(do: dict[str, Any], path: str, says: str) -> None:
+    found = faults(do)
+
+    assert path in [at for at, _ in found]
+    assert any(says in message for at, message in found if at == path), found
+
+
+def test_a_branch_that_a_best_effort_may_replace_promises_nothing() -> None:
+    do = {"id": "all", "parallel": {"sections": [a_model("a"), a_model("b")], "join": "best_effort"}}
+
+    assert faults(a_chain(do, a_task("c", input="{{ all.a.error }}"))) == []
+    assert "no field `c`" in fault_of(a_chain(do, a_task("d", input="{{ all.c }}")))[1]
+
+
+def test_an_open_schema_may_have_other_fields() -> None:
+    for schema in ({}, {"type": "object"}, {**INPUT, "additionalProperties": True}, {"anyOf": [DOCUMENT]}):
+        assert faults(a_task("a", input="{{ input.anything }}"), input=schema) == []
+
+
+def test_a_schema_that_is_none_is_a_fault_of_the_input() -> None:
+    path, says = fault_of(a_task("a"), input={"type": 7})
+
+    assert path == "$.input"
+    assert "not a JSON Schema" in says
+
+
+def test_nesting_is_bounded() -> None:
+    do = a_task("leaf")
+    for number in range(DEPTH_MAX):
+        do = a_chain(do, step_id=f"c{number}")
+
+    assert f"deeper than {DEPTH_MAX}" in fault_of(do)[1]
+
+
+def test_the_number_of_blocks_is_bounded() -> None:
+    chains = [
+        a_chain(*[a_task(f"t{n}_{m}") for m in range(200)], step_id=f"c{n}") for n in range(BLOCKS_MAX // 200 + 1)
+    ]
+
+    assert any("more than" in says for _, says in faults(a_chain(*chains)))

@@ -1,0 +1,43 @@
+"""Owns the bond between checking and compiling: what does not compile was refused when it was published."""
+
+from typing import Any
+
+import pytest
+
+from penstock.testkit.builders import a_definition, a_model, a_task, a_tool
+from penstock.workflow.checks import check
+from services.orchestrator.core.compiler import DefinitionError
+from services.orchestrator.core.program import compile_definition
+
+
+@pytest.mark.parametrize(
+    ("do", "says"),
+    [
+        (a_model("a", model="none"), "a.model: there is no tier `none`"),
+        (a_model("a", prompt="{{ 1 + }}"), "a.prompt: "),
+        (a_model("a", system="{% if %}"), "a.system: "),
+        (a_model("a", output_schema={"type": 7}), "a.output_schema: "),
+        (a_task("a", input="{{ 1 + }}"), "a.input: "),
+        (a_task("a", output_schema={"type": 7}), "a.output_schema: "),
+        (a_tool("a", arguments={"x": "{{ x.y() }}"}), "a.arguments: "),
+        ({"id": "m", "parallel": {"map": "1 +", "do": a_task("a")}}, "m.parallel.map: "),
+        ({"id": "r", "route": [{"case": "x", "when": "1 +", "do": a_task("a")}]}, "r.route.x.when: "),
+        ({"id": "r", "route": [{"case": "otherwise", "when": "true", "do": a_task("a")}]}, "r.route: "),
+        ({"id": "c", "chain": [a_task("a")], "output": "{{ a.update() }}"}, "c.output: "),
+    ],
+)
+def test_what_does_not_compile_the_checks_refuse(do: dict[str, Any], says: str) -> None:
+    definition = a_definition(do)
+
+    assert check(definition)
+    with pytest.raises(DefinitionError) as error:
+        compile_definition(definition, "1")
+    assert str(error.value).startswith(says)
+
+
+def test_an_input_schema_that_is_none_does_not_compile() -> None:
+    definition = a_definition(input={"type": 7})
+
+    assert check(definition)
+    with pytest.raises(DefinitionError, match=r"^input: "):
+        compile_definition(definition, "1")
