@@ -11,33 +11,34 @@ _STALE_ENTRIES_MIN = 4096
 
 
 class Alarms:
-    """The earliest due time of each run. An alarm that was moved or cleared leaves a stale entry in the heap."""
+    """The earliest due time of each run, by its key's integer. A moved or cleared alarm leaves a stale heap entry."""
 
     def __init__(self) -> None:
-        self._alarms: dict[UUID, Alarm] = {}
-        self._heap: list[tuple[int, UUID]] = []
+        self._alarms: dict[int, Alarm] = {}
+        self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._alarms)
 
     def get(self, run_key: UUID) -> int | None:
         """When the run is woken, in ms since 1970; None when it is not."""
-        alarm = self._alarms.get(run_key)
+        alarm = self._alarms.get(run_key.int)
         return None if alarm is None else alarm.due_at_ms
 
     def set(self, alarms: Iterable[Alarm]) -> None:
         """Add or move alarms."""
         for alarm in alarms:
-            if self._alarms.get(alarm.run_key) == alarm:
+            key = alarm.run_key.int
+            if self._alarms.get(key) == alarm:
                 continue
-            self._alarms[alarm.run_key] = alarm
-            heapq.heappush(self._heap, (alarm.due_at_ms, alarm.run_key))
+            self._alarms[key] = alarm
+            heapq.heappush(self._heap, (alarm.due_at_ms, key))
         self._compact()
 
     def clear(self, run_keys: Iterable[UUID]) -> None:
         """Take alarms off."""
         for run_key in run_keys:
-            self._alarms.pop(run_key, None)
+            self._alarms.pop(run_key.int, None)
         self._compact()
 
     def forget_homes(self, homes: Collection[int]) -> None:
@@ -61,10 +62,10 @@ class Alarms:
             if not due or due[-1] != alarm:  # moved away and back: two entries, side by side
                 due.append(alarm)
         for alarm in due:
-            heapq.heappush(self._heap, (alarm.due_at_ms, alarm.run_key))
+            heapq.heappush(self._heap, (alarm.due_at_ms, alarm.run_key.int))
         return due
 
-    def _is_stale(self, entry: tuple[int, UUID]) -> bool:
+    def _is_stale(self, entry: tuple[int, int]) -> bool:
         alarm = self._alarms.get(entry[1])
         return alarm is None or alarm.due_at_ms != entry[0]
 

@@ -89,14 +89,14 @@ class Deciding:
         self._at_ms = at_ms
         self._at = records.instant(at_ms)
         self._time = rfc3339(at_ms).encode()
-        self._touched: dict[UUID, Touched] = {}
+        self._touched: dict[int, Touched] = {}
         self._aside: dict[int, list[Outgoing]] = {}
         self._orphaned: list[UUID] = []
 
     @property
     def touched_keys(self) -> Iterable[UUID]:
         """The runs that now hold changes which are not written yet."""
-        return self._touched.keys()
+        return [touched.run.key for touched in self._touched.values()]
 
     def apply(self, given: Input) -> None:
         """Decide on one input. Its run, where there is one, must be in the cache by now. Raises UndecidableError."""
@@ -227,9 +227,9 @@ class Deciding:
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run
-        touched = self._touched.get(run.key)
+        touched = self._touched.get(run.key.int)
         if touched is None:
-            touched = self._touched[run.key] = Touched(run, cause)
+            touched = self._touched[run.key.int] = Touched(run, cause)
         touched.alarm_at_ms = decision.alarm_at_ms
         if decision.empty and not new:
             return
@@ -239,7 +239,8 @@ class Deciding:
         for step in decision.steps:
             touched.steps[step.path] = step
         touched.changes.extend(decision.changes)
-        touched.requests.extend((request, cause) for request in decision.requests)
+        for request in decision.requests:
+            touched.requests.append((request, cause))
         touched.start = touched.start or decision.start
         touched.finished = decision.finished or touched.finished
 
@@ -251,17 +252,19 @@ class Deciding:
         self._seal_alarm(touched, batch)
         if not touched.told:
             return
-        outgoing.extend(records.request_record(run, request, cause, self._time) for request, cause in touched.requests)
         outgoing.extend(
-            records.progress_record(run, progress, touched.cause, self._time) for progress in self._progress(touched)
+            [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
         )
+        for progress in self._progress(touched):
+            outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
         if touched.finished is not None:
             outgoing.append(records.finished_record(run, touched.finished, touched.cause, self._time))
         if touched.new:
             batch.started.append(run)
         elif touched.row_changed:
             batch.changed.append(run)
-        batch.steps.extend((run, step) for step in touched.steps.values())
+        for step in touched.steps.values():
+            batch.steps.append((run, step))
 
     def _seal_alarm(self, touched: Touched, batch: Batch) -> None:
         """A later alarm than the one that is set is left to ring early: moving it would cost a write per step."""

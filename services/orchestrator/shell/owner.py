@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 
@@ -169,10 +168,9 @@ class Owner:
         raise RuntimeError(f"a batch met runs that others were starting {collisions} times in a row")
 
     async def _load(self, inputs: Sequence[Input], due: Sequence[Alarm]) -> None:
-        wanted: dict[UUID, None] = {given.run_key: None for given in inputs if not isinstance(given, Unreadable)} | {
-            alarm.run_key: None for alarm in due
-        }
-        missing = [key for key in wanted if self._runs.get(key) is None]
+        keys = [given.run_key for given in inputs if not isinstance(given, Unreadable)]
+        keys.extend(alarm.run_key for alarm in due)
+        missing = {key for key in keys if not self._runs.use(key)}
         if missing:
             loaded = await self._store.load(missing)
             # Another instance may have started them with a definition that has not come by here yet.

@@ -12,22 +12,27 @@ class RunCache:
 
     def __init__(self, runs_max: int) -> None:
         self._runs_max = runs_max
-        self._runs: OrderedDict[UUID, Run] = OrderedDict()
+        # By the integer of the key: hashing a UUID runs Python code, and this is asked several times per record.
+        self._runs: OrderedDict[int, Run] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def get(self, key: UUID) -> Run | None:
-        """The run, now the one used last."""
-        run = self._runs.get(key)
-        if run is not None:
-            self._runs.move_to_end(key)
-        return run
+        """The run, if it is held."""
+        return self._runs.get(key.int)
+
+    def use(self, key: UUID) -> bool:
+        """Whether the run is held; it is now the one used last."""
+        if key.int not in self._runs:
+            return False
+        self._runs.move_to_end(key.int)
+        return True
 
     def put(self, run: Run) -> None:
-        """Keep a run."""
-        self._runs[run.key] = run
-        self._runs.move_to_end(run.key)
+        """Keep a run, as the one used last."""
+        self._runs[run.key.int] = run
+        self._runs.move_to_end(run.key.int)
 
     def trim(self) -> None:
         """Drop the runs used longest ago. Called between batches, so that a batch never loses what it works on."""
@@ -37,8 +42,8 @@ class RunCache:
     def evict(self, keys: Iterable[UUID]) -> None:
         """Drop runs."""
         for key in keys:
-            self._runs.pop(key, None)
+            self._runs.pop(key.int, None)
 
     def forget_homes(self, homes: Collection[int]) -> None:
         """Drop all runs of homes that somebody else owns now."""
-        self.evict([key for key, run in self._runs.items() if run.home in homes])
+        self.evict([run.key for run in self._runs.values() if run.home in homes])
