@@ -22,6 +22,22 @@ class Outcome(StrEnum):
     DEAD_LETTERED = "dead_lettered"
 
 
+class Slot:
+    """One of the bounded places for running handlers; given back when the handler has returned, or at the end."""
+
+    __slots__ = ("_free", "_held")
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free = free
+        self._held = True
+
+    def release(self) -> None:
+        """Give it back, once."""
+        if self._held:
+            self._held = False
+            self._free()
+
+
 class Attempts:
     """Handles records for one group; keeps nothing between two of them."""
 
@@ -38,13 +54,17 @@ class Attempts:
         self._deliveries_max = deliveries_max
         self._log = logger("consumer").bind(group=group_id)
 
-    async def answer(self, record: Received) -> Sequence[Outgoing] | None:
-        """The outputs, acknowledged; None where the record became a dead letter. Raises DeadLetterFailed."""
+    async def answer(self, record: Received, slot: Slot) -> Sequence[Outgoing] | None:
+        """The outputs, acknowledged; None where the record became a dead letter. Raises DeadLetterFailed.
+
+        Gives the slot back before the outputs are acknowledged: a round trip to the broker is nobody's work.
+        """
         deliveries = 0
         while True:
             deliveries += 1
             try:
                 outputs = await self._handler(record)
+                slot.release()
                 await self.publish(outputs)
             except Retryable as error:
                 deliveries -= 1

@@ -11,6 +11,8 @@ from penstock.runtime.telemetry import Instruments
 
 POLL_MS = 60_000
 """How long one poll waits for a record; nothing else wakes it, so an idle consumer costs nothing."""
+BUFFERED_MAX = 256
+"""Records of a topic that wait in memory for a handler; once it is reached, the topic is polled at half of it."""
 COMMIT_SECONDS_MAX = 5.0
 NOBODY = TopicPartition("penstock.nobody", 0)
 """A partition that is never assigned: polling it touches the consumer and takes no records."""
@@ -57,14 +59,10 @@ class Epoch:
         for buffer, hungry in zip(self.buffers, self.hungry, strict=True):
             if buffer:
                 taken = buffer.popleft()
-                if not buffer:
+                if len(buffer) == BUFFERED_MAX // 2:
                     hungry.set()
                 return taken
         return None
-
-    def discard(self, task: "asyncio.Task[None]") -> None:
-        """A task has ended."""
-        self.tasks.pop(task, None)
 
     def uncommitted(self) -> dict[TopicPartition, int]:
         """Positions that moved since they were committed."""

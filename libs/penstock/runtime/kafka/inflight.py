@@ -8,6 +8,7 @@ when partitions are revoked and at the end, never after the group was left.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
@@ -16,9 +17,9 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
 from penstock.runtime.errors import Unavailable
 from penstock.runtime.health import Health
-from penstock.runtime.kafka.attempts import Attempts, Outcome
+from penstock.runtime.kafka.attempts import Attempts, Outcome, Slot
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
-from penstock.runtime.kafka.epoch import COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane
+from penstock.runtime.kafka.epoch import BUFFERED_MAX, COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.recent import Recent
 from penstock.runtime.kafka.records import Received, TopicPartition, identity
@@ -31,6 +32,8 @@ REBALANCE_MARGIN_SECONDS = 5.0
 RECENT_IDS_MAX = 10_000
 RECENT_BYTES_MAX = 64 * 1024 * 1024
 DELIVERIES_MAX = 3
+UNACKNOWLEDGED_MAX = 1000
+"""Records whose handler has returned and whose outputs are on their way, on top of those that run."""
 COMMIT_EVERY_SECONDS = 1.0
 FETCH_RETRY_SECONDS = 1.0
 
@@ -155,10 +158,10 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         while not epoch.closed:
             try:
                 await self._publisher.room()
-                while len(buffer) >= self._in_flight_max:
+                while len(buffer) >= BUFFERED_MAX:
                     hungry.clear()
                     await self._wait_polling(consumer, hungry)
-                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=self._in_flight_max)
+                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=BUFFERED_MAX)
             except KafkaError as error:
                 self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
                 if not error.retriable:
@@ -185,34 +188,43 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             await consumer.getmany(NOBODY, timeout_ms=0)
 
     def _start_more(self, epoch: Epoch) -> None:
-        while self._running < self._in_flight_max and not epoch.closed:
+        open_max = self._in_flight_max + UNACKNOWLEDGED_MAX
+        while self._running < self._in_flight_max and len(epoch.tasks) < open_max and not epoch.closed:
             taken = epoch.take()
             if taken is None:
                 return
             lane, record = taken
             self._running += 1
-            task = asyncio.create_task(self._work(epoch, lane, record))
+            slot = Slot(self._slot_freed)
+            task = asyncio.create_task(self._work(epoch, lane, record, slot))
             epoch.tasks[task] = lane.partition
-            task.add_done_callback(epoch.discard)
+            task.add_done_callback(partial(self._ended, epoch, slot))
 
     # Handling one.
 
-    async def _work(self, epoch: Epoch, lane: Lane, record: Received) -> None:
+    async def _work(self, epoch: Epoch, lane: Lane, record: Received, slot: Slot) -> None:
         started = asyncio.get_running_loop().time()
         try:
-            outcome = await self._outcome(record)
+            outcome = await self._outcome(record, slot)
         except Exception as error:  # noqa: BLE001  # whatever it is, the consumer must end rather than drop the record
             self._fail(error)
         else:
             lane.frontier.finish(record.offset)
             self._commit_soon(epoch)
             lane.observe(outcome, asyncio.get_running_loop().time() - started, self._instruments, self._group_id)
-        finally:
-            self._running -= 1
-            if self._epoch is not None:
-                self._start_more(self._epoch)
 
-    async def _outcome(self, record: Received) -> Outcome:
+    def _ended(self, epoch: Epoch, slot: Slot, task: "asyncio.Task[None]") -> None:
+        """Also where a task was cancelled before its first step."""
+        del epoch.tasks[task]
+        slot.release()
+        self._start_more(epoch)
+
+    def _slot_freed(self) -> None:
+        self._running -= 1
+        if self._epoch is not None:
+            self._start_more(self._epoch)
+
+    async def _outcome(self, record: Received, slot: Slot) -> Outcome:
         key = identity(record)
         joined = False
         while (earlier := self._recent.running(key)) is not None:
@@ -220,6 +232,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             await asyncio.wait((earlier,))
         remembered = self._recent.outputs(key)
         if remembered is not None:
+            slot.release()
             if not joined:
                 await self._attempts.publish(remembered)
             return Outcome.REMEMBERED
@@ -227,7 +240,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         assert task is not None
         self._recent.begin(key, task)
         try:
-            outputs = await self._attempts.answer(record)
+            outputs = await self._attempts.answer(record, slot)
         finally:
             self._recent.end(key)
         if outputs is None:
