@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
+from penstock.runtime.kafka.attempts import Outcome
 from penstock.runtime.kafka.broker import Consumer
 from penstock.runtime.kafka.frontier import Frontier
 from penstock.runtime.kafka.records import Received, TopicPartition
@@ -19,23 +20,26 @@ NOBODY = TopicPartition("penstock.nobody", 0)
 
 
 class Lane:
-    """One partition: how far it is done, and its instruments."""
+    """One partition: how far it is done."""
 
-    __slots__ = ("_handled", "_seconds", "frontier", "partition")
+    __slots__ = ("frontier", "partition")
 
     def __init__(self, partition: TopicPartition) -> None:
         self.partition = partition
         self.frontier = Frontier()
-        self._seconds: object | None = None
-        self._handled: dict[str, object] = {}
 
-    def observe(self, outcome: str, seconds: float, instruments: Instruments | None, group_id: str) -> None:
-        """Count one finished record."""
-        if instruments is None:
-            return
-        topic = self.partition.topic
-        instruments.handler_seconds.labels(group_id, topic).observe(seconds)
-        instruments.handled.labels(group_id, topic, outcome).inc()
+
+class Tally:
+    """The instruments of one topic, looked up once."""
+
+    def __init__(self, instruments: Instruments, group_id: str, topic: str) -> None:
+        self._seconds = instruments.handler_seconds.labels(group_id, topic)
+        self._handled = {outcome: instruments.handled.labels(group_id, topic, outcome) for outcome in Outcome}
+
+    def count(self, outcome: Outcome, seconds: float) -> None:
+        """One record is finished."""
+        self._seconds.observe(seconds)
+        self._handled[outcome].inc()
 
 
 class Epoch:

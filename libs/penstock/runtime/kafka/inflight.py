@@ -19,7 +19,7 @@ from penstock.runtime.errors import Unavailable
 from penstock.runtime.health import Health
 from penstock.runtime.kafka.attempts import Attempts, Outcome, Slot
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
-from penstock.runtime.kafka.epoch import BUFFERED_MAX, COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane
+from penstock.runtime.kafka.epoch import BUFFERED_MAX, COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane, Tally
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.recent import Recent
 from penstock.runtime.kafka.records import Received, TopicPartition, identity
@@ -78,7 +78,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._attempts = Attempts(handler, publisher, group_id, deliveries_max)
         self._recent = Recent(recent_ids_max, recent_bytes_max)
         self._health = health
-        self._instruments = instruments
+        self._tallies: dict[str, Tally] = {}
         self._consumer: Consumer | None = None
         self._epoch: Epoch | None = None
         self._orphans: dict[asyncio.Task[None], TopicPartition] = {}
@@ -92,6 +92,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             instruments.in_flight.labels(group_id).set_function(lambda: self._running)
             instruments.buffered.labels(group_id).set_function(lambda: self.buffered)
             instruments.lag.add(self.lag)
+            self._tallies = {topic: Tally(instruments, group_id, topic) for topic in topics}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, then drain, commit and leave. Raises what makes going on impossible."""
@@ -211,7 +212,8 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         else:
             lane.frontier.finish(record.offset)
             self._commit_soon(epoch)
-            lane.observe(outcome, asyncio.get_running_loop().time() - started, self._instruments, self._group_id)
+            if self._tallies:
+                self._tallies[record.topic].count(outcome, asyncio.get_running_loop().time() - started)
 
     def _ended(self, epoch: Epoch, slot: Slot, task: "asyncio.Task[None]") -> None:
         """Also where a task was cancelled before its first step."""

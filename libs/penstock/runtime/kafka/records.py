@@ -52,9 +52,11 @@ def identity(record: Received) -> str:
 
 def size_of(record: Outgoing) -> int:
     """An upper bound of the bytes a record takes in a batch."""
-    size = RECORD_OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
-    for name, value in record.headers:
-        size += HEADER_OVERHEAD_BYTES + len(name) + len(value or b"")
+    headers = record.headers
+    size = RECORD_OVERHEAD_BYTES + HEADER_OVERHEAD_BYTES * len(headers)
+    size += len(record.value or b"") + len(record.key or b"")
+    for name, value in headers:
+        size += len(name) + len(value or b"")
     return size
 
 
