@@ -76,6 +76,8 @@ class LogEvent(StrEnum):
 
 
 HANDLER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+REPEAT_SECONDS = 30.0
+REPEATS_MAX = 1000
 BATCH_RECORDS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -141,6 +143,24 @@ class Instruments:
         self.producers_created = counter(Metric.PRODUCERS_CREATED, "Idempotent producers made")
 
 
+class _SaidLately(logging.Filter):
+    """A client that cannot reach its broker says so ten times a second; once in a while is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line has not been said for a while."""
+        text = record.getMessage()
+        if record.created - self._said_at.get(text, 0.0) < REPEAT_SECONDS:
+            return False
+        if len(self._said_at) >= REPEATS_MAX:
+            self._said_at.clear()
+        self._said_at[text] = record.created
+        return True
+
+
 def logger(name: str) -> Log:
     """A logger of one module or part."""
     log: Log = structlog.get_logger(part=name)
@@ -185,6 +205,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"], level: str
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.INFO))
+    handler.addFilter(_SaidLately())
     for chatty in ("aiokafka", "httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
 
