@@ -255,8 +255,9 @@ class Deciding:
         outgoing.extend(
             [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
         )
-        for progress in self._progress(touched):
-            outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
+        outgoing.extend(
+            [records.progress_record(run, progress, touched.cause, self._time) for progress in self._progress(touched)]
+        )
         if touched.finished is not None:
             outgoing.append(records.finished_record(run, touched.finished, touched.cause, self._time))
         if touched.new:
