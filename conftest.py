@@ -3,9 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.local.fixtures import SharedStack, shared_stack
 from services.local.system import Systems, systems
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # a busy machine is no reason to fail
 
 
 @pytest.fixture(scope="session")

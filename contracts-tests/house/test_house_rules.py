@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ Module = tuple[Path, str, ast.Module]
 def python_files() -> list[Path]:
     found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     return sorted(path.relative_to(ROOT) for path in found if "__pycache__" not in path.parts)
+
+
+@cache
+def modules() -> list[Module]:
+    texts = ((path, (ROOT / path).read_text()) for path in python_files())
+    return [(path, text, ast.parse(text)) for path, text in texts]
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -80,9 +87,7 @@ def statements(path: Path, text: str, tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("rule", [sizes, names, docstrings, environment, suppressions, statements])
 def test_python_keeps_the_house_rules(rule: Callable[[Path, str, ast.Module], Iterator[str]]) -> None:
-    modules = [(path, (ROOT / path).read_text()) for path in python_files()]
-
-    assert [fault for path, text in modules for fault in rule(path, text, ast.parse(text))] == []
+    assert [fault for module in modules() for fault in rule(*module)] == []
 
 
 def test_no_file_names_a_registry_or_a_place_on_this_machine() -> None:

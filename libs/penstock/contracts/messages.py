@@ -91,12 +91,18 @@ class RunRequested(Message):
     """Asks for a run. Everything but `workflow` may be left out."""
 
     workflow: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    """`name` for its latest version, or `name@version`."""
     input: Any = Field(default_factory=dict)
+    """What the workflow's input schema asks for."""
     run_id: RunId | None = None
+    """The caller's own, unique within the tenant: a request published twice runs once."""
     tenant: Tenant | None = None
+    """Else the header `ce_tenant`, else `default`."""
     labels: Labels = Field(default_factory=dict)
+    """For attribution: they come back with the result and with every cost."""
     priority: Lane = Lane.STANDARD
     deadline: AwareDatetime | None = None
+    """Past it the run fails; with its time zone."""
     budget: Budget | None = None
 
     @field_validator("labels", "priority", mode="before")
@@ -132,11 +138,14 @@ class RunFinished(Message):
     run_id: str
     workflow: str
     version: str
+    """The version of the workflow that ran; empty where none was found."""
     tenant: str
     labels: dict[str, str] = Field(default_factory=dict)
     status: Literal["completed", "failed", "cancelled"]
     output: Any = None
+    """Always there, null included, where `status` is `completed`."""
     error: Failure | None = None
+    """Always there where `status` is not `completed`."""
     started_at: datetime
     finished_at: datetime
     usage: RunUsage = RunUsage()

@@ -3,13 +3,18 @@
 Draft 7 without references, which AsyncAPI and the validators of all common languages read as it is.
 """
 
+import ast
+import inspect
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from penstock.contracts import messages
 from penstock.contracts.messages import Message
 from penstock.contracts.topics import Topic
 
@@ -85,7 +90,36 @@ def _identity(topic: Topic[Message], role: str) -> str:
 def _written(model: type[Message]) -> Schema:
     generated = model.model_json_schema(mode="validation", schema_generator=_WithoutFieldTitles)
     definitions = generated.pop("$defs", {})
+    _describe(generated, model)
+    for name, definition in definitions.items():
+        _describe(definition, getattr(messages, name))
     return _plain(_inlined(generated, definitions))
+
+
+def _describe(schema: Schema, model: type) -> None:
+    """Puts what is written under a field beside it."""
+    for parent in reversed(model.__mro__):
+        for field, note in _notes(parent.__module__).get(parent.__name__, {}).items():
+            schema["properties"][field]["description"] = note
+
+
+@cache
+def _notes(module: str) -> dict[str, dict[str, str]]:
+    """The docstrings of attributes, by class and name."""
+    if not module.startswith(__package__ or ""):
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if isinstance(node, ast.ClassDef):
+            for field, after in pairwise(node.body):
+                if (
+                    isinstance(field, ast.AnnAssign)
+                    and isinstance(after, ast.Expr)
+                    and isinstance(after.value, ast.Constant)
+                ):
+                    note = " ".join(str(after.value.value).split())
+                    found.setdefault(node.name, {})[ast.unparse(field.target)] = note
+    return found
 
 
 def _inlined(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
