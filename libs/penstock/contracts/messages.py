@@ -138,7 +138,7 @@ class RunFinished(Message):
     run_id: str
     workflow: str
     version: str
-    """The version of the workflow that ran; empty where none was found."""
+    """The version that ran; where none was found, the one that was asked for or nothing."""
     tenant: str
     labels: dict[str, str] = Field(default_factory=dict)
     status: Literal["completed", "failed", "cancelled"]
