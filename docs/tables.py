@@ -66,7 +66,7 @@ def settings() -> Iterator[str]:
 def metrics() -> Iterator[str]:
     """One row for each metric, by whose it is."""
     yield from ("| metric | of | |", "| --- | --- | --- |")
-    yield from (f"| `{name}` | {owner} | {what} |" for owner, name, what in _members("Metric"))
+    yield from (f"| `{name}` | {owner} | {_sentence(what)} |" for owner, name, what in _members("Metric"))
 
 
 def log_events() -> Iterator[str]:
@@ -82,7 +82,13 @@ def _fields(found: type[BaseSettings], known: set[str], source: Path) -> Iterato
     for name, field in found.model_fields.items():
         if name not in known:
             what = "; ".join(filter(None, (_choices(field.annotation), field.description or notes.get(name))))
-            yield f"| `PENSTOCK_{name.upper()}` | {_default(name, field)} | {what} |"
+            if not what:
+                raise SystemExit(f"{source.relative_to(ROOT)}: say under {name} what it is")
+            yield f"| `PENSTOCK_{name.upper()}` | {_default(name, field)} | {_sentence(what)} |"
+
+
+def _sentence(what: str) -> str:
+    return what[:1].upper() + what[1:].rstrip(".")
 
 
 def _choices(annotation: Any) -> str:

@@ -15,13 +15,20 @@ class GatewaySettings(ServiceSettings, PostgresSettings):
     gateway_url: str = Field(default="", description="where people reach this gateway; the command line reads it")
     gateway_tenants: Names = Field(default=(), description="the tenants that may start runs; none named: any")
     gateway_body_bytes_max: int = Field(default=512 * 1024, ge=1024, le=16 * 1024 * 1024)
+    """A larger HTTP body is refused."""
     gateway_batch_records_max: int = Field(default=4_000, ge=1, le=100_000)
+    """Records per batch, and so per transaction, of the read side."""
     gateway_gather_ms: int = Field(default=50, ge=0, le=5_000, description="what a small batch waits for company")
     gateway_streams_max: int = Field(default=256, ge=1, le=100_000)
+    """Live event streams open at a time."""
     gateway_stream_seconds_max: float = Field(default=3_600.0, gt=0, le=86_400)
+    """How long one live stream may last; its client reconnects where it was."""
     gateway_runs_retention_days: float = Field(default=30.0, gt=0, le=3_660)
+    """How long finished runs can be read."""
     gateway_ledger_retention_days: float = Field(default=400.0, gt=0, le=3_660)
+    """How long usage and cost can be read."""
     gateway_accepted_retention_hours: float = Field(default=24.0, gt=0, le=8_760)
+    """How long an Idempotency-Key is remembered."""
 
     @field_validator("gateway_host")
     @classmethod

@@ -22,16 +22,21 @@ class InferenceSettings(ServiceSettings):
     """One instance drives one engine for one pool."""
 
     inference_pool: str = "small"
+    """The pool whose requests this instance takes; one of PENSTOCK_POOLS."""
     inference_engine: Literal["openai", "simulated"] = "openai"
     inference_base_url: str = Field(default="http://127.0.0.1:8080/v1", description="an OpenAI-compatible endpoint")
     inference_api_key: SecretStr | None = None
+    """Sent as a bearer token, where the endpoint asks for one."""
     inference_model: Names = ("smollm2-135m",)
+    """The models that the engine serves, separated by commas."""
     inference_concurrency: int = Field(default=8, ge=1, le=4096, description="requests in the engine at a time")
     inference_prices: Path = Field(default=PRICES, description="the price list, YAML")
     inference_billing: Literal["hour", "token"] = "hour"
     inference_hardware: str = Field(default="cpu", description="what `hour` bills, from the price list")
     inference_simulated_hardware: str = "h100-sxm"
+    """Which GPU the simulation models."""
     inference_simulated_billions: float = Field(default=8.03, gt=0, le=10_000)
+    """How large the simulated model is, in billions of parameters."""
     inference_simulated_speed: float = Field(default=1.0, gt=0, le=1e6, description="virtual seconds per second")
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     orchestrator_batch_records_max: int = Field(1_000, ge=1, le=100_000)
     """Records per batch, and so per transaction."""
     orchestrator_runs_cached_max: int = Field(20_000, ge=1)
+    """Runs kept in memory; others are loaded when something happens to them."""
     orchestrator_sends_max: int = Field(8, ge=1, le=1_000)
     """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
     orchestrator_retention_hours: float = Field(168.0, gt=0)

@@ -31,6 +31,7 @@ class PostgresSettings(BaseSettings):
 
     postgres_url: str = Field(description="postgresql://user@host:port/database; one database per service")
     postgres_connections_max: int = Field(default=8, ge=1, le=200)
+    """Connections that one process opens."""
 
 
 class ServiceSettings(BaseSettings):
@@ -39,18 +40,28 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
     kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", min_length=1)
+    """Brokers to begin with, host:port, separated by commas."""
     health_host: str = "127.0.0.1"
+    """Where /healthz, /readyz and /metrics listen."""
     health_port: int = Field(default=0, ge=0, le=65535, description="0 takes a free port and logs it")
     drain_seconds: float = Field(default=20.0, gt=0, le=3600)
+    """How long what is in flight may take to end when the service stops or loses a partition."""
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1)
+    """How this process is called in log lines, groups and results."""
     pools: Names = ("small",)
+    """The pools of engines: three lanes, and so three topics, for each."""
     queues: Names = ("default",)
+    """The queues of tasks: a topic for each."""
     home_partitions: Partitions = 4
+    """Of what the orchestrator reads; never changed once the topics exist."""
     work_partitions: Partitions = 4
+    """Of requests for work: how many processes can share a pool or a queue."""
     read_side_partitions: Partitions = 4
+    """Of what is told to the gateway and to other systems."""
     replication_factor: int = Field(default=1, ge=1, le=10)
+    """Copies of each topic; 3 on a cluster."""
 
     @property
     def deployment(self) -> Deployment:

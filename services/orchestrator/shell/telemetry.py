@@ -23,6 +23,7 @@ class OrchestratorMetric(StrEnum):
     """Every metric of the orchestrator."""
 
     RUNS_STARTED = "penstock_runs_started_total"
+    """Runs that began."""
     RUNS_FINISHED = "penstock_runs_finished_total"
     """By status."""
     STEPS_REQUESTED = "penstock_steps_requested_total"
@@ -30,6 +31,7 @@ class OrchestratorMetric(StrEnum):
     ALARMS = "penstock_alarms"
     """Runs that wait for a point in time."""
     RUNS_CACHED = "penstock_runs_cached"
+    """Runs in memory."""
 
 
 class OrchestratorInstruments:
