@@ -39,10 +39,10 @@ async def data() -> AsyncIterator[Path]:
         detached.stop(folder / "data")
 
 
-def up(data: Path) -> list[PartChange]:
-    """Start Kafka and Postgres in the background; what was reported meanwhile."""
+def up(data: Path, options: Options = NO_SERVICES) -> list[PartChange]:
+    """Start a stack in the background; what was reported meanwhile."""
     changes: list[PartChange] = []
-    detached.start(data, NO_SERVICES, lambda _, change: changes.append(change) if change else None)
+    detached.start(data, options, lambda _, change: changes.append(change) if change else None)
     return changes
 
 
@@ -141,7 +141,7 @@ def test_down_stops_everything_and_waits(data: Path) -> None:
 
 def test_without_its_keeper_a_killed_supervisor_leaves_no_process(data: Path) -> None:
     # given a running stack whose keeper is gone: only the kernel's death signal is left
-    up(data)
+    up(data, NO_SERVICES.model_copy(update={"counts": NO_SERVICES.counts.model_copy(update={"tool_executor": 1})}))
     everything = processes(status_of.read(data))
     keeper = next(process for process in everything if any("keeper.py" in part for part in process.cmdline()))
     keeper.kill()
