@@ -228,6 +228,10 @@ TOPICS: tuple[Topic[m.Message], ...] = (
 )
 
 DEAD_LETTER_PREFIX = "dlq."
+MESSAGE_BYTES_MAX = 1_048_588
+"""What a topic takes at most, per batch of records (`max.message.bytes`): Kafka's own default."""
+DEAD_LETTER_BYTES_MAX = MESSAGE_BYTES_MAX + 128 * 1024
+"""What a dead letter topic takes: the largest record of any topic, with the headers that say why it is there."""
 
 
 def dead_letter_topic(topic: str) -> str:

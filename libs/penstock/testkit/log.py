@@ -18,12 +18,10 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from penstock.contracts.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, MESSAGE_BYTES_MAX
 from penstock.runtime.kafka.broker import GroupSettings
 from penstock.runtime.kafka.records import Received, TopicPartition, partition_of
 from penstock.testkit.group import MemoryGroup
-
-MESSAGE_BYTES_MAX = 1_048_588
-"""The broker's default message.max.bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ class MemoryLog:
             if refused == topic:
                 del self._refusals[index]
                 raise error
-        if batch.size > MESSAGE_BYTES_MAX:
+        if batch.size > (DEAD_LETTER_BYTES_MAX if topic.startswith(DEAD_LETTER_PREFIX) else MESSAGE_BYTES_MAX):
             raise MessageSizeTooLargeError
         first = self._topics[topic][partition].end
         for key, value, headers in batch.records:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from penstock.contracts.topics import DAY_MS, TOPICS, Deployment, PartitionGroup, dead_letter_topic
+from penstock.contracts.topics import (
+    DAY_MS,
+    DEAD_LETTER_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    TOPICS,
+    Deployment,
+    PartitionGroup,
+    dead_letter_topic,
+)
 from penstock.runtime.errors import PenstockError
 from penstock.runtime.kafka.broker import GroupSettings, KafkaBroker, connect
 from penstock.runtime.kafka.records import TopicPartition
@@ -50,7 +58,7 @@ def plan(deployment: Deployment) -> list[TopicPlan]:
     plans: list[TopicPlan] = []
     for topic in TOPICS:
         partitions = deployment.partitions(topic.group)
-        settings = (
+        settings = {"max.message.bytes": str(MESSAGE_BYTES_MAX)} | (
             {"cleanup.policy": "compact"}
             if topic.compacted
             else {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
@@ -59,7 +67,11 @@ def plan(deployment: Deployment) -> list[TopicPlan]:
             plans.append(TopicPlan(name, partitions, settings))
             # No partition count to agree on: a dead letter is found by its headers.
             broadcast = deployment.partitions(PartitionGroup.BROADCAST)
-            letters = {"cleanup.policy": "delete", "retention.ms": str(DEAD_LETTER_RETENTION_MS)}
+            letters = {
+                "cleanup.policy": "delete",
+                "retention.ms": str(DEAD_LETTER_RETENTION_MS),
+                "max.message.bytes": str(DEAD_LETTER_BYTES_MAX),
+            }
             plans.append(TopicPlan(dead_letter_topic(name), broadcast, letters))
     return plans
 

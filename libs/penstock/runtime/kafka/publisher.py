@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.topics import DEAD_LETTER_PREFIX, Service, consumed_by, produced_by
+from penstock.contracts.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, Service, consumed_by, produced_by
 from penstock.runtime.errors import NotAcknowledged, NotAllowed, Unavailable
 from penstock.runtime.kafka.broker import CLOSE_SECONDS, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Broker, Producer, connect
 from penstock.runtime.kafka.records import partition_of, size_of
@@ -153,8 +153,8 @@ class Publisher:
         until = loop.time() + self._delivery_seconds
         for record in records:
             size = size_of(record)
-            if size > self._record_bytes_max:
-                reason = f"{size} bytes for {record.topic} are more than {self._record_bytes_max}"
+            if size > self._record_bytes_max and size > self._bytes_max(record.topic):
+                reason = f"{size} bytes for {record.topic} are more than {self._bytes_max(record.topic)}"
                 ticket.fail(record, reason, permanent=True)
                 continue
             self._pending_bytes += size
@@ -186,6 +186,10 @@ class Publisher:
         for entries in [lane.queue for lane in self._lanes.values()] + list(self._unplaced.values()):
             self._give_up(entries, "the publisher has stopped", permanent=False)
             entries.clear()
+
+    def _bytes_max(self, topic: str) -> int:
+        """A record as large as its topic takes must still fit on the dead letter topic, batch overhead included."""
+        return DEAD_LETTER_BYTES_MAX - 1024 if topic.startswith(DEAD_LETTER_PREFIX) else self._record_bytes_max
 
     def _place(self, entry: _Entry) -> None:
         record = entry[0]
