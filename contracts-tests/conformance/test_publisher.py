@@ -47,8 +47,8 @@ async def test_what_was_sent_is_what_arrives(world: World) -> None:
 
 async def test_a_record_that_is_too_large_is_named_and_harms_no_other(world: World) -> None:
     """Given one record over the limit between others, when they are sent, then only it is not acknowledged."""
-    publisher = await world.publisher(record_bytes_max=10_000)
-    large = outgoing(world.completed, b"x" * 20_000, partition=0)
+    publisher = await world.publisher()
+    large = outgoing(world.completed, b"x" * 2_000_000, partition=0)
     small = [outgoing(world.completed, b"%d" % number, partition=0) for number in range(4)]
 
     with pytest.raises(NotAcknowledged) as refused:

@@ -25,9 +25,7 @@ from penstock.runtime.kafka.records import partition_of, size_of
 from penstock.runtime.kafka.subscription import name_pattern
 from penstock.runtime.telemetry import Instruments, LogEvent, logger
 
-BATCH_BYTES_MAX = 256 * 1024
-RECORD_BYTES_MAX = 900_000
-PENDING_BYTES_MAX = 64 * 1024 * 1024
+BATCH_BYTES_MAX, RECORD_BYTES_MAX, PENDING_BYTES_MAX = 256 * 1024, 900_000, 64 * 1024 * 1024
 DELIVERY_SECONDS = 600.0
 CLOSE_FLUSH_SECONDS = 2.0
 
@@ -153,9 +151,8 @@ class Publisher:
         until = loop.time() + self._delivery_seconds
         for record in records:
             size = size_of(record)
-            if size > self._record_bytes_max and size > self._bytes_max(record.topic):
-                reason = f"{size} bytes for {record.topic} are more than {self._bytes_max(record.topic)}"
-                ticket.fail(record, reason, permanent=True)
+            if size > self._record_bytes_max and size > (bytes_max := self._bytes_max(record.topic)):
+                ticket.fail(record, f"{size} bytes for {record.topic} are more than {bytes_max}", permanent=True)
                 continue
             self._pending_bytes += size
             self._open_entries += 1
@@ -189,7 +186,8 @@ class Publisher:
 
     def _bytes_max(self, topic: str) -> int:
         """A record as large as its topic takes must still fit on the dead letter topic, batch overhead included."""
-        return DEAD_LETTER_BYTES_MAX - 1024 if topic.startswith(DEAD_LETTER_PREFIX) else self._record_bytes_max
+        dead = DEAD_LETTER_BYTES_MAX - 1024 if topic.startswith(DEAD_LETTER_PREFIX) else 0
+        return max(self._record_bytes_max, dead)
 
     def _place(self, entry: _Entry) -> None:
         record = entry[0]

@@ -1,5 +1,7 @@
 """The commit frontier: never beyond an unfinished record, whatever the order and the gaps."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,7 +9,7 @@ from penstock.runtime.kafka.frontier import Frontier
 
 
 @given(st.lists(st.integers(0, 200), unique=True, min_size=1).map(sorted), st.randoms())
-def test_never_beyond_an_unfinished_record(offsets: list[int], random) -> None:  # type: ignore[no-untyped-def]
+def test_never_beyond_an_unfinished_record(offsets: list[int], random: Random) -> None:
     """Given records with gaps that finish in any order, then the position is the lowest open one or behind the last."""
     frontier = Frontier()
     for offset in offsets:

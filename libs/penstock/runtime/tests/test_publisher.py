@@ -22,7 +22,7 @@ def record(value: bytes, topic: str = TOPIC, partition: int | None = 0) -> Outgo
 
 async def started(log: MemoryLog, **options: float) -> Publisher:
     """A worker's publisher on the log."""
-    publisher = Publisher(Service.WORKER, log, **options)  # type: ignore[arg-type]
+    publisher = Publisher(Service.WORKER, log, **options)  # type: ignore[arg-type]  # the options' types differ
     await publisher.start()
     return publisher
 
