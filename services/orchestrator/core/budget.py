@@ -16,7 +16,6 @@ def count_usage(turn: Turn, step: Step, message: InferenceCompleted) -> None:
     usage.model_calls += 1
     usage.input_tokens += input_tokens
     usage.output_tokens += output_tokens
-    turn.decision.run_changed = True
     if message.cost is not None:
         if not usage.cost:
             usage.currency = message.cost.currency

@@ -61,6 +61,9 @@ class AlarmDue:
 
 Event = Outcome | Cancelled | Redriven | AlarmDue
 
+REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant"})
+"""The codes of runs that were never more than an answer: what they asked for was not kept."""
+
 
 def start(
     request: RunRequested,
@@ -106,7 +109,12 @@ def start(
 def reject(
     request: RunRequested, failure: Failure, *, key: UUID, tenant: str, run_id: str, home: int, at_ms: int
 ) -> Decision:
-    """A run that fails before anything else about it is looked at: the request can be answered, not served."""
+    """A run that fails before anything else about it is looked at: the request can be answered, not served.
+
+    `failure` has one of REJECTIONS as its code, so that nobody redrives a run of which nothing is kept.
+    """
+    if failure.code not in REJECTIONS:
+        raise ValueError(f"{failure.code} does not reject a request")
     name, _, version = request.workflow.partition("@")
     run = Run(
         key=key,
@@ -132,7 +140,7 @@ def reject(
 def decide(run: Run, program: Program, event: Event) -> Decision:
     """What an event leads to. `run` is updated in place; the same run and event give the same decision."""
     if run.status != "running":
-        redriven = isinstance(event, Redriven) and run.status == "failed"
+        redriven = isinstance(event, Redriven) and run.status == "failed" and not _rejected(run)
         return _redrive(run, program, event.at_ms) if redriven else Decision(run)
     live = run.live if run.live is not None else restore(run, program)
     turn = Turn(run, live, event.at_ms)
@@ -165,6 +173,10 @@ def restore(run: Run, program: Program) -> Live:
 
 class CorruptRunError(RuntimeError):
     """The rows of a running run are not what any sequence of events leads to."""
+
+
+def _rejected(run: Run) -> bool:
+    return run.error is not None and run.error.code in REJECTIONS
 
 
 def _deadline(request: RunRequested, program: Program | None, at_ms: int) -> int:

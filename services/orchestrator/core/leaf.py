@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from penstock.contracts import ids
+from penstock.contracts.envelope import rfc3339
 from penstock.contracts.messages import (
     Failure,
     InferenceCompleted,
@@ -30,6 +31,8 @@ Completed = InferenceCompleted | ToolCompleted | TaskCompleted
 
 OUTPUT_INVALID: Final = "output_invalid"
 VALUE_TOO_LARGE: Final = "value_too_large"
+MESSAGE_CHARACTERS_MAX: Final = 2_000
+"""Of what an executor says about a failure; it stays in the row and goes to the read side."""
 _JITTER_BITS: Final = 48
 
 
@@ -201,17 +204,20 @@ def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
 
 def deadline_exceeded(deadline_at_ms: int) -> Failure:
     """What a run that is not over at its deadline fails with."""
-    return Failure(code="deadline_exceeded", message=f"the run was not over at its deadline, {moment(deadline_at_ms)}")
+    return Failure(code="deadline_exceeded", message=f"the run was not over at its deadline, {rfc3339(deadline_at_ms)}")
 
 
 def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
     """An attempt failed: asks again, here or elsewhere, now or later, or gives up."""
     node, step = leaf.node, leaf.step
+    message = (
+        error.message if len(error.message) <= MESSAGE_CHARACTERS_MAX else error.message[:MESSAGE_CHARACTERS_MAX] + "…"
+    )
     if error.next is NextMove.GIVE_UP or step.tries >= node.retry.attempts:
         tried = f" (attempt {step.tries} of {node.retry.attempts})" if error.next is not NextMove.GIVE_UP else ""
-        return _failed(turn, leaf, Failure(code=error.code, message=error.message + tried, step=step.path))
+        return _failed(turn, leaf, Failure(code=error.code, message=message + tried, step=step.path))
     label = node.route_label(step)
-    step.error = Failure(code=error.code, message=error.message, step=step.path)
+    step.error = Failure(code=error.code, message=message, step=step.path)
     wait_ms = _move_on(turn, leaf, error)
     step.phase = StepPhase.RETRYING
     step.due_at_ms = turn.at_ms + wait_ms

@@ -115,7 +115,8 @@ class Decision:
 
     run: Run
     run_changed: bool = False
-    """Whether the run's own row must be written (status, usage, output, error, finish, redrives, deadline)."""
+    """Whether the run's own row must be written (status, output, error, finish, redrives, deadline; not usage, which is
+    the sum over its steps)."""
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     alarm_at_ms: int | None = None

@@ -6,7 +6,6 @@ from typing import Any
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.frames import LeafFrame, Live
 from services.orchestrator.core.state import Decision, Request, Run, Step
-from services.orchestrator.core.trusted import trusted
 
 
 def moment(at_ms: int) -> datetime:
@@ -52,7 +51,7 @@ class Turn:
             "preview": preview,
             "error": step.error,
         }
-        self.decision.changes.append(trusted(StepChange, change))
+        self.decision.changes.append(StepChange.trusted(change))
 
     def ask(self, request: Request) -> None:
         """A request is to be sent."""

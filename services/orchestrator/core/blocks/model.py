@@ -8,7 +8,6 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
 from services.orchestrator.core.state import Step
-from services.orchestrator.core.trusted import trusted
 from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 
 
@@ -48,7 +47,7 @@ class ModelNode(LeafNode):
             "temperature": self.block.temperature,
             "seed": self.block.seed,
         }
-        return trusted(InferenceRequested, {**attribution, **own})
+        return InferenceRequested.trusted({**attribution, **own})
 
 
 def compile_model(block: ModelStep, compiler: Compiler) -> Node:

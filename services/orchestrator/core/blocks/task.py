@@ -8,7 +8,6 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
 from services.orchestrator.core.state import Step
-from services.orchestrator.core.trusted import trusted
 
 
 class TaskNode(LeafNode):
@@ -25,7 +24,7 @@ class TaskNode(LeafNode):
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> TaskRequested:  # noqa: ARG002  # only a model's request depends on it
         """The function's name and its input."""
         value = bounded(evaluated(self.input, scope, "input"), "input")
-        return trusted(TaskRequested, {**attribution, "queue": self.queue, "task": self.task, "input": value})
+        return TaskRequested.trusted({**attribution, "queue": self.queue, "task": self.task, "input": value})
 
 
 def compile_task(block: TaskStep, compiler: Compiler) -> Node:

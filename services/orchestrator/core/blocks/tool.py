@@ -8,7 +8,6 @@ from penstock.workflow.expressions import Compiled, Scope
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
 from services.orchestrator.core.state import Step
-from services.orchestrator.core.trusted import trusted
 
 
 class ToolNode(LeafNode):
@@ -26,7 +25,7 @@ class ToolNode(LeafNode):
         """The tool's name, its arguments and the one grant."""
         arguments = bounded(evaluated(self.arguments, scope, "arguments"), "arguments")
         own = {"tool": self.tool, "arguments": arguments, "grants": [self.tool], "idempotent": self.idempotent}
-        return trusted(ToolRequested, {**attribution, **own})
+        return ToolRequested.trusted({**attribution, **own})
 
 
 def compile_tool(block: ToolStep, compiler: Compiler) -> Node:

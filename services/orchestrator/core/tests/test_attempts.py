@@ -8,7 +8,7 @@ import pytest
 from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
 from penstock.testkit.builders import BEGINNING_MS, a_model, a_task
 from penstock.workflow.definition import Retry
-from services.orchestrator.core.leaf import backoff_ms
+from services.orchestrator.core.leaf import MESSAGE_CHARACTERS_MAX, backoff_ms
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.values import VALUE_BYTES_MAX
 
@@ -57,9 +57,9 @@ def test_back_off_doubles_up_to_its_maximum_and_depends_on_the_id_alone() -> Non
 def test_a_told_wait_is_bounded_by_the_deadline() -> None:
     talk = Conversation(a_task("work"), deadline_seconds=10)
 
-    decision = talk.fail("work", NextMove.RETRY_AFTER, retry_after_ms=10**30)
+    talk.fail("work", NextMove.RETRY_AFTER, retry_after_ms=10**30)
 
-    assert decision.alarm_at_ms == BEGINNING_MS + 10_000
+    assert talk.run.steps["work"].due_at_ms == BEGINNING_MS + 10_000
 
 
 def test_elsewhere_is_the_next_route_at_once_then_the_last_one_after_a_while() -> None:
@@ -196,3 +196,13 @@ def test_several_leaves_that_are_due_together_are_all_served() -> None:
     talk.ring(BEGINNING_MS + 100)
 
     assert sorted(talk.asked()) == ["all/one#2", "all/three#2", "all/two#2"]
+
+
+def test_what_an_executor_says_about_a_failure_is_kept_short() -> None:
+    talk = Conversation(a_task("work"))
+
+    finished = talk.fail("work", message="x" * 100_000).finished
+
+    assert finished is not None
+    assert finished.error is not None
+    assert len(finished.error.message) == MESSAGE_CHARACTERS_MAX + 1

@@ -195,7 +195,7 @@ def _answer_any(talk: Conversation, data: st.DataObject) -> None:
 
 # No shrinking: a failing example is a page long either way, and shrinking one takes minutes on a busy machine.
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.contracts.messages import Budget, Money, NextMove, RunRequested, StepPhase
+from penstock.contracts.messages import Budget, Failure, Money, NextMove, RunRequested, StepPhase
 from penstock.testkit.builders import (
     BEGINNING,
     BEGINNING_MS,
@@ -16,7 +16,7 @@ from penstock.testkit.builders import (
     a_task,
     tokens,
 )
-from services.orchestrator.core.decide import CorruptRunError, restore, start
+from services.orchestrator.core.decide import CorruptRunError, reject, restore, start
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import KEY, Conversation
@@ -269,7 +269,7 @@ def test_redrive_after_the_deadline_gives_the_run_its_time_again() -> None:
 
 
 def test_redrive_of_an_unknown_workflow_begins_once_it_is_published() -> None:
-    run = started(a_run("example")).run
+    run = started(a_run("example@1")).run
     talk = Conversation(a_task("work"))
     talk.last = Decision(run)
     talk.requests.clear()
@@ -306,3 +306,20 @@ def test_rows_that_no_events_lead_to_are_not_guessed_at() -> None:
 
     with pytest.raises(CorruptRunError):
         restore(talk.run, talk.program)
+
+
+def test_a_rejected_request_is_a_failed_run_that_nobody_redrives() -> None:
+    """Guard: nothing of such a request is kept, so a redrive would begin a run that nobody asked for."""
+    failure = Failure(code="unknown_tenant", message="there is no tenant x")
+    talk = Conversation(a_task("work"))
+
+    talk.last = reject(a_run("example@1"), failure, key=KEY, tenant="x", run_id="run-1", home=0, at_ms=BEGINNING_MS)
+
+    assert talk.last.finished is not None
+    assert talk.last.finished.error == failure
+    assert talk.redrive().empty
+
+
+def test_only_what_rejects_a_request_does() -> None:
+    with pytest.raises(ValueError, match="does not reject"):
+        reject(a_run(), Failure(code="x", message=""), key=KEY, tenant="x", run_id="r", home=0, at_ms=BEGINNING_MS)
