@@ -22,6 +22,8 @@ REFUSED_BY_DATABASE: Final = (
 
 async def write(pool: asyncpg.Pool, batch: Batch) -> None:
     """All of the batch or nothing."""
+    if not (batch.runs or batch.usage or batch.definitions):
+        return
     async with pool.acquire() as connection, connection.transaction():
         await _write_runs(connection, batch)
         if batch.usage:

@@ -1,8 +1,9 @@
-"""Owns the way from the topics to the tables: FastStream batch subscribers, whose batches are written or awaited.
+"""Owns the way from the topics to the tables: a FastStream batch subscriber, whose batches are written or awaited.
 
 FastStream's defaults lose records in three ways, each closed here: its parser drops a batch with a header that is not
 UTF-8 (ours reads no header), its acknowledgement commits after an exception (ours is by hand, after the write), and its
-groups begin at the latest record and make missing topics (ours do not).
+groups begin at the latest record and make missing topics (ours does not). One subscriber for all topics: a batch is one
+transaction, and an idle gateway wakes for one consumer only.
 """
 
 import asyncio
@@ -21,9 +22,8 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.specification.asyncapi import AsyncAPI
 
-from penstock.contracts import topics
-from penstock.contracts.topics import Service
-from penstock.runtime.errors import Unavailable
+from penstock.contracts.topics import Service, consumed_by
+from penstock.runtime.errors import NotAcknowledged, Unavailable
 from penstock.runtime.kafka.records import Received, TopicPartition, dead_letter
 from penstock.runtime.telemetry import logger
 from services.gateway.read_models import store
@@ -31,9 +31,9 @@ from services.gateway.read_models.fold import Batch, fold
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry import Instruments, LogEvent
 
-GROUP_RUNS: Final = "penstock.gateway.runs"
-GROUP_WORKFLOWS: Final = "penstock.gateway.workflows"
-BATCH_TIMEOUT_MS: Final = 100
+GROUP: Final = "penstock.gateway"
+BATCH_TIMEOUT_MS: Final = 200
+"""How long an idle poll waits; FastStream sleeps as long again after it."""
 COMMIT_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.1
 WAIT_SECONDS_MAX: Final = 5.0
@@ -43,7 +43,7 @@ Written = Callable[[Batch], None]
 
 
 class Subscribers:
-    """The subscribers of one gateway and the broker connection they share."""
+    """What one gateway reads, and the broker connection it reads with."""
 
     def __init__(
         self,
@@ -52,17 +52,19 @@ class Subscribers:
         publish: Callable[[Sequence[Any]], Awaitable[None]],
         written: Written,
         instruments: Instruments,
+        *,
+        group: str = GROUP,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._publish = publish
         self._written = written
         self._instruments = instruments
+        self._group = group
         self._log = logger("read_models")
-        self._finished: dict[str, dict[TopicPartition, int]] = {}
+        self._finished: dict[TopicPartition, int] = {}
         self._dirty = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
-        self._consumers: dict[str, Callable[[], Any]] = {}
         self.broker = KafkaBroker(
             settings.kafka_bootstrap_servers.split(","),
             acks="all",
@@ -72,15 +74,7 @@ class Subscribers:
             client_id=f"gateway-{settings.instance}",
             logger=logging.getLogger("penstock.gateway.faststream"),
         )
-        self._subscribe(
-            GROUP_RUNS,
-            "runs",
-            "Runs, their progress and end, and what they used",
-            topics.RUN_PROGRESSED,
-            topics.RUN_FINISHED,
-            topics.USAGE_RECORDED,
-        )
-        self._subscribe(GROUP_WORKFLOWS, "workflows", "Published definitions", topics.WORKFLOW_PUBLISHED)
+        self._subscriber: Any = self._subscribe()
 
     async def start(self, stop: asyncio.Event) -> None:
         """Connects, and waits for a broker that is away."""
@@ -98,24 +92,22 @@ class Subscribers:
                 return
 
     async def stop(self) -> None:
-        """Ends the batch in hand and leaves the groups."""
+        """Ends the batch in hand and leaves the group."""
         if self._committer is not None:
             self._committer.cancel()
         await self._commit()
         await self.broker.stop()
 
     def asyncapi(self) -> dict[str, Any]:
-        """What the subscribers read, as an AsyncAPI 3.0 document."""
+        """What the gateway reads, as an AsyncAPI 3.0 document."""
         document: dict[str, Any] = AsyncAPI(self.broker, title="Penstock gateway").to_specification().to_jsonable()
         return document
 
-    def _subscribe(self, group: str, title: str, description: str, *subscribed: topics.Topic[Any]) -> None:
-        for topic in subscribed:
-            if Service.GATEWAY not in topic.consumers:
-                raise ValueError(f"the registry does not let the gateway read {topic.name}")
+    def _subscribe(self) -> Any:
+        consumed = consumed_by(Service.GATEWAY)
         subscriber = self.broker.subscriber(
-            *(topic.name for topic in subscribed),
-            group_id=group,
+            *(topic.name for topic in consumed),
+            group_id=self._group,
             batch=True,
             max_records=self._settings.gateway_batch_records_max,
             batch_timeout_ms=BATCH_TIMEOUT_MS,
@@ -125,8 +117,8 @@ class Subscribers:
             rebalance_timeout_ms=round(self._settings.drain_seconds * 1000),
             max_partition_fetch_bytes=4 * 1024 * 1024,
             no_reply=True,
-            title=title,
-            description=description,
+            title="read models",
+            description="Runs, their progress and end, what they used, published definitions",
         )
 
         async def parse(records: tuple[Received, ...], _original: Any = None) -> KafkaMessage:
@@ -136,50 +128,44 @@ class Subscribers:
             return message.raw_message
 
         async def handle(records: Any) -> None:
-            await self.write(records, group)
-            self._finish(records, group)
+            await self.write(records)
+            self._finish(records)
             if len(records) < self._settings.gateway_batch_records_max // 4:
                 # One transaction for many records costs what it costs for one; nobody watches faster than this.
                 await asyncio.sleep(self._settings.gateway_gather_ms / 1000)
 
         # For the AsyncAPI document only: types are not applied, the handler gets the records as they came.
-        models: Any = reduce(operator.or_, (topic.message for topic in subscribed))
+        models: Any = reduce(operator.or_, (topic.message for topic in consumed))
         handle.__annotations__["records"] = list[models]
         subscriber(handle, parser=parse, decoder=decode)
-        self._consumers[group] = lambda: subscriber.consumer
+        return subscriber
 
-    def _finish(self, records: Sequence[Received], group: str) -> None:
-        newest = {(record.topic, record.partition): record.offset for record in records}
-        finished = self._finished.setdefault(group, {})
-        for (topic, partition), offset in newest.items():
-            finished[TopicPartition(topic, partition)] = offset + 1
-        self._dirty.set()
-
-    async def write(self, records: Sequence[Received], group: str) -> None:
+    async def write(self, records: Sequence[Received]) -> None:
         """Writes the records or dead-letters them, each once; waits while Postgres or Kafka is away."""
         with self._instruments.batch_seconds.time():
             batch, refused = fold(records)
             for each in refused:
-                await self._refuse(each.record, each.reason, group)
+                await self._refuse(each.record, each.reason)
             try:
                 await self._until_possible(lambda: store.write(self._pool, batch))
             except store.REFUSED_BY_DATABASE as error:
-                await self._write_apart(records, error, group)
+                await self._write_apart(records, {id(each.record) for each in refused}, error)
                 return
         for topic, count in Counter([record.topic for record in records]).items():
             self._instruments.records.labels(topic, "written").inc(count)
         self._written(batch)
 
-    async def _write_apart(self, records: Sequence[Received], error: Exception, group: str) -> None:
+    async def _write_apart(self, records: Sequence[Received], refused: set[int], error: Exception) -> None:
         """The database refuses something in these records: halve them until it is alone."""
-        if len(records) == 1:
-            await self._refuse(records[0], f"refused by the database: {error}", group)
+        left = [record for record in records if id(record) not in refused]
+        if len(left) == 1:
+            await self._refuse(left[0], f"refused by the database: {error}")
             return
-        middle = len(records) // 2
-        await self.write(records[:middle], group)
-        await self.write(records[middle:], group)
+        middle = len(left) // 2
+        await self.write(left[:middle])
+        await self.write(left[middle:])
 
-    async def _refuse(self, record: Received, reason: str, group: str) -> None:
+    async def _refuse(self, record: Received, reason: str) -> None:
         self._log.warning(
             LogEvent.RECORD_REFUSED,
             topic=record.topic,
@@ -188,7 +174,7 @@ class Subscribers:
             reason=reason,
         )
         self._instruments.records.labels(record.topic, "refused").inc()
-        letter = dead_letter(record, reason, None, group)
+        letter = dead_letter(record, reason, None, self._group)
         await self._until_possible(lambda: self._publish([letter]))
 
     async def _until_possible(self, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -198,12 +184,25 @@ class Subscribers:
                 await attempt()
             except store.REFUSED_BY_DATABASE:
                 raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Unavailable) as error:
+            except (
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,
+                TimeoutError,
+                Unavailable,
+                NotAcknowledged,
+            ) as error:
                 self._log.warning(LogEvent.BATCH_AWAITED, reason=repr(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, WAIT_SECONDS_MAX)
             else:
                 return
+
+    def _finish(self, records: Sequence[Received]) -> None:
+        newest = {(record.topic, record.partition): record.offset for record in records}
+        for (topic, partition), offset in newest.items():
+            self._finished[TopicPartition(topic, partition)] = offset + 1
+        self._dirty.set()
 
     async def _commit_for_ever(self) -> None:
         """Writes are idempotent, so that a second's records may come again; a commit per batch buys nothing."""
@@ -214,14 +213,13 @@ class Subscribers:
             await self._commit()
 
     async def _commit(self) -> None:
-        for group, finished in self._finished.items():
-            consumer = self._consumers[group]()
-            owned = set() if consumer is None else consumer.assignment()
-            offsets = {partition: finished[partition] for partition in finished.keys() & owned}
-            finished.clear()
-            if not offsets:
-                continue
-            try:
-                await consumer.commit(offsets)
-            except (KafkaError, ValueError) as error:
-                self._log.info(LogEvent.COMMIT_SKIPPED, group=group, reason=repr(error))
+        consumer = self._subscriber.consumer
+        owned = set() if consumer is None else consumer.assignment()
+        offsets = {partition: self._finished[partition] for partition in self._finished.keys() & owned}
+        self._finished.clear()
+        if not offsets:
+            return
+        try:
+            await consumer.commit(offsets)
+        except (KafkaError, ValueError) as error:
+            self._log.info(LogEvent.COMMIT_SKIPPED, group=self._group, reason=repr(error))

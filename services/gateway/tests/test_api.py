@@ -297,7 +297,7 @@ async def test_lag_is_known_per_group_and_topic(gateway: Running) -> None:
     async with asyncio.timeout(30):
         while True:
             lags = (await gateway.http.get("/v1/lag")).json()["lags"]
-            if any(lag["group"] == "penstock.gateway.runs" for lag in lags):
+            if any(lag["group"] == "penstock.gateway" for lag in lags):
                 break
             await asyncio.sleep(0.2)
 

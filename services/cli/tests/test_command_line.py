@@ -1,0 +1,190 @@
+"""The command line where nothing runs: help, input, faults, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.__main__ import COMMANDS, app_for, main
+from services.cli.failures import CommandError
+from services.cli.output import shown
+from services.cli.settings import gateway_url
+from services.cli.watching import Progress
+
+SOUND = """
+name: greet
+tiers: {small: [{pool: small, model: tiny}]}
+do: {id: greeting, model: small, prompt: "Greet {{ input.name }}."}
+"""
+
+
+def failure(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code and what stands on stderr."""
+    monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stack above this folder, none in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_each_command_has_help_with_an_example(command: str) -> None:
+    # Given a command, when its help is asked for
+    result = CliRunner().invoke(app_for([command]), [command, "--help"])
+
+    # Then there is one
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert "Example: penstock" in result.output or "Commands" in result.output
+
+
+def test_help_imports_no_command() -> None:
+    # Given a fresh interpreter, when the command line is built for --help
+    code = (
+        "import sys; from services.cli.__main__ import app_for; app_for(['--help']);"
+        "print([name for name in ('httpx', 'aiokafka', 'pydantic', 'rich', 'asyncio') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    # Then nothing heavy was
+    assert said.strip() == "[]"
+
+
+def test_a_sound_definition_is_named_with_its_version(tmp_path: Path) -> None:
+    # Given a definition, when it is checked
+    file = tmp_path / "greet.yaml"
+    file.write_text(SOUND)
+    result = CliRunner().invoke(app_for(["check"]), ["check", str(file)])
+
+    # Then it is sound
+    assert result.exit_code == 0
+    assert result.output.startswith("greet@")
+
+
+def test_faults_are_named_by_line_and_path_and_end_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a definition with a misspelled tier
+    file = tmp_path / "greet.yaml"
+    file.write_text(SOUND.replace("model: small,", "model: smal,"))
+
+    # When it is checked
+    code, said = failure("check", str(file), monkeypatch=monkeypatch, capsys=capsys)
+
+    # Then the fault stands where an editor finds it
+    assert code == 1
+    assert f"{file}:4: $.do.model: there is no tier `smal` (did you mean `small`?)" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["nosuch"], 2, "nosuch"),
+        (["check", "missing.yaml"], 2, "cannot read missing.yaml"),
+        (["run", "greet", "--input", "{"], 2, "the input is not JSON"),
+        (["run", "greet", "--input", "@missing.json"], 2, "cannot read the input"),
+        (["run", "greet", "--label", "team"], 2, "expected KEY=VALUE"),
+        (["schemas", "run.reqested"], 2, "did you mean `run.requested`?"),
+        (["lag"], 3, "penstock local up"),
+        (["runs", "list"], 3, "penstock local up"),
+        (["dlq", "list"], 3, "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS"),
+        (["runs", "list", "--data", "elsewhere"], 3, "penstock local up"),
+    ],
+)
+def test_what_goes_wrong_has_its_code_and_a_hint_on_stderr(
+    arguments: list[str], code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given nothing that runs, when a command cannot do its work
+    ended, said = failure(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+    # Then it says so
+    assert ended == code
+    assert text in said
+
+
+def test_an_address_where_nobody_listens_is_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a gateway that is not there
+    monkeypatch.setenv("PENSTOCK_GATEWAY_URL", "http://127.0.0.1:1")
+
+    # When a run is asked for
+    code, said = failure("run", "greet", monkeypatch=monkeypatch, capsys=capsys)
+
+    # Then the command says where it looked
+    assert code == 3
+    assert "http://127.0.0.1:1" in said
+
+
+def test_the_stack_above_is_found_and_the_environment_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a stack in a folder above
+    (tmp_path / ".penstock").mkdir()
+    status = {"state": "running", "gateway_url": "http://127.0.0.1:5"}
+    (tmp_path / ".penstock" / "status.json").write_text(json.dumps(status))
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+
+    # When the address is looked for, then it is that stack's; a named one goes before it, a stopped one is none
+    assert gateway_url(None) == "http://127.0.0.1:5"
+    monkeypatch.setenv("PENSTOCK_GATEWAY_URL", "http://127.0.0.1:6")
+    assert gateway_url(None) == "http://127.0.0.1:6"
+    assert gateway_url(tmp_path / ".penstock") == "http://127.0.0.1:5"
+    (tmp_path / ".penstock" / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    with pytest.raises(CommandError):
+        gateway_url(tmp_path / ".penstock")
+
+
+def test_topics_and_schemas_need_nobody() -> None:
+    # Given the registry, when it is asked for as JSON
+    topics = json.loads(CliRunner().invoke(app_for(["topics"]), ["topics", "--json"]).output)
+    schema = json.loads(CliRunner().invoke(app_for(["schemas"]), ["schemas", "run.requested"]).output)
+
+    # Then it is all there
+    assert "penstock.run.requested.v1" in {topic["name"] for topic in topics}
+    assert schema["required"] == ["workflow"]
+
+
+def test_progress_adds_up_to_steps_done() -> None:
+    # Given two events of a run
+    progress = Progress()
+    events: list[dict[str, Any]] = [
+        {"status": "running", "changes": [{"step": "a", "phase": "waiting"}, {"step": "b", "phase": "waiting"}]},
+        {
+            "status": "running",
+            "changes": [{"step": "a", "phase": "completed"}],
+            "usage": {"input_tokens": 3, "output_tokens": 4, "cost": {"amount": "0.1", "currency": "USD"}},
+        },
+    ]
+
+    # When they are added
+    for event in events:
+        progress.add(event)
+
+    # Then one line tells it
+    assert progress.line("order") == "order running  1/2 steps  7 tokens  0.1 USD  a completed"
+
+
+def test_text_from_outside_cannot_steer_the_terminal() -> None:
+    # Given an error message with an escape sequence and markup, when it is shown
+    text = shown("\x1b[2J[red]boo[/red]\nnext")
+
+    # Then neither acts
+    assert "\x1b" not in text
+    assert "\n" not in text
+    assert "\\[red]" in text
