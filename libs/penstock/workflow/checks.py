@@ -36,7 +36,6 @@ from penstock.workflow.shapes import (
     item_of,
     list_of,
     types_of,
-    with_definitions,
 )
 
 DEPTH_MAX: Final = 32
@@ -54,7 +53,7 @@ def check(definition: Definition, lines: Lines | None = None) -> list[Fault]:
     """All faults of a definition, in its order; none means that it can be published."""
     checker = _Checker(definition, lines or {})
     checker.schema(definition.input, ("input",))
-    checker.block(definition.do, ("do",), {"input": with_definitions(definition.input or None), "run": RUN}, 1)
+    checker.block(definition.do, ("do",), {"input": definition.input or None, "run": RUN}, 1)
     return checker.faults
 
 
@@ -85,13 +84,13 @@ class _Checker:
                 return self._parallel(block, path, scope, depth)
             case ModelStep():
                 self._model(block, path, scope)
-                return with_definitions(block.output_schema) if block.output_schema is not None else TEXT
+                return block.output_schema if block.output_schema is not None else TEXT
             case ToolStep():
                 self._value(block.arguments, (*path, "arguments"), scope)
             case TaskStep():
                 self._value(block.input, (*path, "input"), scope)
         self.schema(block.output_schema, (*path, "output_schema"))
-        return with_definitions(block.output_schema)
+        return block.output_schema
 
     def schema(self, schema: dict[str, Any] | None, path: Path) -> None:
         """Checks that a JSON Schema is one."""

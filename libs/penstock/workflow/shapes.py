@@ -1,17 +1,19 @@
 """Owns what a definition knows about values before it runs: the fields that a JSON Schema promises."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from penstock.workflow.faults import nearest
 
 Shape = dict[str, Any] | None
 """A JSON Schema, or None where nothing is known."""
 
+REFERENCES_MAX: Final = 16
+"""How many references are followed from one to the next."""
+
 TEXT: Shape = {"type": "string"}
 _JSON_TYPES = {"string", "number", "integer", "boolean", "null"}
-_COMBINED = frozenset({"anyOf", "oneOf", "allOf", "if", "not", "$ref", "$dynamicRef", "patternProperties"})
+_COMBINED = frozenset({"anyOf", "oneOf", "allOf", "if", "not", "$dynamicRef", "patternProperties"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def field_of(shape: Shape, dotted: str) -> Shape | Missing:
         missing = _missing(shape, at, field)
         if missing is not None:
             return missing
-        shape = _properties(shape).get(field)
+        shape = _inside(shape, _properties(shape).get(field))
         at = f"{at}.{field}"
     return _resolved(shape)
 
@@ -41,8 +43,7 @@ def field_of(shape: Shape, dotted: str) -> Shape | Missing:
 def item_of(shape: Shape) -> Shape:
     """The shape of a list's items."""
     shape = _resolved(shape)
-    items = shape.get("items") if shape is not None else None
-    return items if isinstance(items, dict) else None
+    return _inside(shape, shape.get("items")) if shape is not None else None
 
 
 def types_of(shape: Shape) -> frozenset[str]:
@@ -90,26 +91,20 @@ def _properties(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(shape: Shape) -> Shape:
-    return shape if isinstance(shape, dict) and "$ref" not in shape else None
+    """The schema that a local reference (`#/$defs/name`) stands for; None for a reference that leads elsewhere."""
+    for _ in range(REFERENCES_MAX):
+        if shape is None or "$ref" not in shape:
+            return shape
+        reference, definitions = shape["$ref"], shape.get("$defs")
+        name = reference.removeprefix("#/$defs/") if isinstance(reference, str) else ""
+        if not isinstance(definitions, dict) or name not in definitions or name == reference:
+            return None
+        shape = _inside(shape, definitions[name])
+    return None
 
 
-def with_definitions(shape: Shape) -> Shape:
-    """A schema whose local references (`#/$defs/…`) are replaced by what they stand for, one level deep each."""
-    if shape is None or "$defs" not in shape:
-        return shape
-    inlined: dict[str, Any] = _inlined(shape, shape["$defs"], ())
-    return inlined
-
-
-def _inlined(part: Any, definitions: Any, open_names: Sequence[str]) -> Any:
-    if isinstance(part, list):
-        return [_inlined(item, definitions, open_names) for item in part]
-    if not isinstance(part, dict):
-        return part
-    reference = part.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        name = reference.removeprefix("#/$defs/")
-        if name in open_names or not isinstance(definitions, dict) or name not in definitions:
-            return {}
-        return _inlined(definitions[name], definitions, [*open_names, name])
-    return {key: _inlined(item, definitions, open_names) for key, item in part.items() if key != "$defs"}
+def _inside(outer: dict[str, Any], inner: Any) -> Shape:
+    """A part of a schema, with the definitions that its references mean."""
+    if not isinstance(inner, dict):
+        return None
+    return {**inner, "$defs": outer["$defs"]} if "$defs" in outer and "$defs" not in inner else inner

@@ -169,3 +169,16 @@ def test_the_number_of_blocks_is_bounded() -> None:
     ]
 
     assert any("more than" in says for _, says in faults(a_chain(*chains)))
+
+
+def test_references_that_lead_in_circles_or_fan_out_without_end_are_followed_as_far_as_asked() -> None:
+    fan = {f"d{n}": {"properties": {key: {"$ref": f"#/$defs/d{n + 1}"} for key in "abcdefgh"}} for n in range(40)}
+    circle = {"properties": {"next": {"$ref": "#/$defs/circle"}}}
+    again = {"$ref": "#/$defs/again"}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**fan, "d40": {"type": "string"}, "circle": circle, "again": again}}
+
+    assert faults(a_task("a", input="{{ input.a.b.c }}"), input=schema) == []
+    assert "`input.a.b` has no field `z`" in fault_of(a_task("a", input="{{ input.a.b.z }}"), input=schema)[1]
+    looped = {**schema, "$ref": "#/$defs/circle"}
+    assert "no field `nxt`" in fault_of(a_task("a", input="{{ input.next.next.nxt }}"), input=looped)[1]
+    assert faults(a_task("a", input="{{ input.x }}"), input={**schema, "$ref": "#/$defs/again"}) == []

@@ -161,3 +161,13 @@ def test_a_thousand_branches_that_end_at_once_are_no_recursion() -> None:
     talk.run.live = None
 
     assert talk.succeed("docs[999]/read").finished is not None
+
+
+def test_leaves_are_cancelled_in_an_order_that_a_restart_does_not_change() -> None:
+    """Guard: `b` was asked for after `c`, but is entered before it when the run is restored."""
+    talk = Conversation(sections(a_chain(a_task("a"), a_task("b")), a_task("c")))
+    talk.succeed("all/main/a")
+
+    decision = talk.cancel()
+
+    assert [change.step for change in decision.changes] == ["all/c", "all/main/b"]
