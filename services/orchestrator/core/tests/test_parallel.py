@@ -171,3 +171,27 @@ def test_leaves_are_cancelled_in_an_order_that_a_restart_does_not_change() -> No
     decision = talk.cancel()
 
     assert [change.step for change in decision.changes] == ["all/c", "all/main/b"]
+
+
+def test_items_are_counted_once() -> None:
+    """Guard: a restored run has the items in its row, even where the expression would now give more."""
+    talk = Conversation(a_chain(a_task("find"), a_map("find", a_task("read"))))
+    talk.succeed("main/find", [1, 2])
+    talk.run.steps["main/find"].output = [1, 2, 3]
+    talk.run.live = None
+
+    talk.succeed("main/docs[0]/read", "a")
+    finished = talk.succeed("main/docs[1]/read", "b").finished
+
+    assert finished is not None
+    assert finished.output == ["a", "b"]
+
+
+def test_a_map_that_failed_stays_failed_when_its_run_is_restored() -> None:
+    """Guard: what its row says is not evaluated again."""
+    talk = Conversation(sections(a_map("input.names", a_task("read")), a_task("go"), join="best_effort"))
+
+    finished = talk.succeed("all/go", 1).finished
+
+    assert finished is not None
+    assert finished.output["docs"]["error"]["code"] == "expression_failed"

@@ -78,6 +78,7 @@ def test_an_input_that_is_refused_is_a_failed_run_that_says_where(given: Any, co
 def test_a_start_tells_the_read_side_once() -> None:
     decision = started(a_run(input={"names": ["a"]}, priority="interactive"), a_definition(input=OBJECT))
 
+    assert decision.run_changed
     assert decision.start is not None
     assert decision.start.input_preview == {"names": ["a"]}
     assert decision.start.priority.value == "interactive"
