@@ -85,10 +85,16 @@ def _print_next(console: Console, run_id: str, input_file: Path, data: Path, sys
     penstock = _command("penstock")
     folder = "" if data == DEFAULT_DATA else f" --data {data}"
     lines = [
-        (f"{penstock} runs show {run_id}", "this run's trace: each step with its attempts, tokens, time and cost"),
-        (f"{penstock} costs", "what runs cost, by tenant, workflow and run"),
-        (f"{penstock} lag", "what waits on which topic, and for whom"),
-        (f"{penstock} run licence-audit --input @{input_file} --watch", "the same audit from the command line, live"),
+        (
+            f"{penstock} runs show {run_id}{folder}",
+            "this run's trace: each step with its attempts, tokens, time and cost",
+        ),
+        (f"{penstock} costs{folder}", "what runs cost, by tenant, workflow and run"),
+        (f"{penstock} lag{folder}", "what waits on which topic, and for whom"),
+        (
+            f"{penstock} run licence-audit --input @{input_file} --watch{folder}",
+            "the same audit from the command line, live",
+        ),
     ]
     if system.stays:
         lines.append((f"{system.gateway_url}/", "runs and lag in a browser"))
