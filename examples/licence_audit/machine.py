@@ -40,12 +40,15 @@ def machine(data: Path, model: Model, console: Console, *, keep: bool) -> Iterat
         yield _machine(found, stays=True)
         return
     try:
-        yield _machine(_started(data, model, console), stays=keep)
-    except BaseException:
+        started = _started(data, model, console)
+    except BaseException:  # half a stack is of no use to anybody
         _stop(data, console)
         raise
-    if not keep:
-        _stop(data, console)
+    try:
+        yield _machine(started, stays=keep)
+    finally:
+        if not keep:
+            _stop(data, console)
 
 
 def _machine(status: Status, *, stays: bool) -> Machine:

@@ -37,6 +37,7 @@ def test_a_document_is_read(tmp_path: Path) -> None:
     file.write_bytes("MIT License für alle".encode("cp1252"))
     assert call("licences.read", {"path": str(file)}) == {
         "text": "MIT License für alle",
+        "head": "MIT License für alle",
         "bytes": 20,
         "note": "not UTF-8, read as cp1252",
     }
