@@ -26,6 +26,7 @@ _PATH: Final = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\
 _PLAIN_PATH: Final = re.compile(_PATH)
 _FIELD: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]")
 _PLAIN_PIECE: Final = re.compile(r"\{\{\s*(" + _PATH + r")\s*\}\}")
+_SLICE: Final = re.compile(r"\[[^\[\]{}:]*:[^\[\]{}]*\]")
 _WHOLE: Final = re.compile(r"\s*\{\{(.+)\}\}\s*", re.DOTALL)
 
 
@@ -334,6 +335,9 @@ def _undeclared(template: str, source: str) -> tuple[str, ...]:
     """The names that a template takes from its scope, dotted as far as they are known, in a fixed order."""
     with _Translated(source):
         found = _COMPILER.undeclared_variables_in_str(template, nested=True)
+        if _SLICE.search(template):
+            # MiniJinja sees the bounds of a slice and not what it slices: that shows where an index stands instead.
+            found |= _COMPILER.undeclared_variables_in_str(_SLICE.sub("[0]", template), nested=True)
     return tuple(sorted(name for name in found if name not in FUNCTIONS))
 
 

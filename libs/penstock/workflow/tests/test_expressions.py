@@ -38,6 +38,7 @@ SCOPE: dict[str, Any] = {
         ("{{ input.half }} {{ input.none }} {{ input.list }}", "0.5 None [1, {'a': 'b'}]"),
         ("{{ input.missing | default('nothing') }}", "nothing"),
         ("{{ input.tag | tojson }}", '"<ü>"'),
+        ("{{ find.path[:2] }}… [a:b]", "/t… [a:b]"),
         ("{{ {'a': (1, input.n)} }}", {"a": [1, 3]}),
         ({"a": ["{{ input.n }}", {"b": "{{ find.path }}/x"}], "c": 1}, {"a": [3, {"b": "/tmp/x"}], "c": 1}),
     ],
@@ -111,6 +112,18 @@ def test_the_place_of_a_broken_template_inside_a_value_is_known() -> None:
         compile_value({"a": [1, {"b": "{{ 1 + }}"}]})
 
     assert error.value.where == ("a", 1, "b")
+
+
+@pytest.mark.parametrize(
+    ("template", "references"),
+    [
+        ("{{ a.b[:3] }}", ["a.b"]),
+        ("{{ a[1:][0].b }} of {{ c[d.e:f] }}", ["a", "c", "d.e", "f"]),
+        ("[a:b] {{ {'a': [{'b': 1}]} }}", []),
+    ],
+)
+def test_what_is_sliced_is_a_reference(template: str, references: list[str]) -> None:
+    assert [reference.dotted for reference in compile_text(template).references] == references
 
 
 def test_references_are_as_dotted_as_they_are_known() -> None:
