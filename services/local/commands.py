@@ -9,14 +9,13 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from penstock.runtime.telemetry import configure_logging
 from services.local import detached
 from services.local import status as status_of
 from services.local.display import Display, endpoints, table
 from services.local.options import DEFAULT_DATA, Counts, Model, Options
 from services.local.part import PartFailedError
-from services.local.stack import AlreadyRunningError
-from services.local.supervisor import Report, Supervisor
+from services.local.report import Report
+from services.local.status import AlreadyRunningError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -114,5 +113,9 @@ def supervise(data: Annotated[Path, typer.Option()], options: Annotated[str, typ
 
 
 async def _supervise(data: Path, options: Options, report: Report, log_level: str) -> None:
+    # Here, so that asking for the status does not load a broker's and a database's client.
+    from penstock.runtime.telemetry import configure_logging
+    from services.local.supervisor import Supervisor
+
     configure_logging("auto", log_level, service="local")  # to standard error; standard output is the report's
     await Supervisor(data, options, report).run()

@@ -15,9 +15,9 @@ from services.local import status as status_of
 from services.local.options import Options
 from services.local.part import PartChange, PartState
 from services.local.process import tail
+from services.local.report import Report
 from services.local.settings import penstock_environment, python_environment
 from services.local.status import Status
-from services.local.supervisor import Report
 
 STOP_SECONDS = 90.0
 PAUSE_SECONDS = 0.05

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock.contracts.topics import Deployment
+if TYPE_CHECKING:
+    from penstock.contracts.topics import Deployment
 
 Model = Literal["real", "simulated"]
 
@@ -48,8 +49,10 @@ class Options(BaseModel):
     """The same for one service, by its name."""
 
     @property
-    def deployment(self) -> Deployment:
+    def deployment(self) -> "Deployment":
         """What the topic registry needs to know."""
+        from penstock.contracts.topics import Deployment  # here: the registry loads every message model
+
         return Deployment(
             pools=self.pools,
             queues=self.queues,

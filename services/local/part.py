@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from penstock.runtime.errors import PenstockError
 from services.local.process import Command, Keeper, PartProcess, tail
 
 BACKOFF_FIRST_SECONDS = 0.2
@@ -38,6 +37,10 @@ class PartState(StrEnum):
 
 class PartFailedError(RuntimeError):
     """A part did not become ready in time; the message ends with its last log lines."""
+
+
+class PartUnusableError(RuntimeError):
+    """A part runs and can never become ready; raised by what asks whether it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ class Part:
     async def _watch(self, began: float) -> None:
         try:
             await self.spec.ready()
-        except PenstockError as error:
+        except PartUnusableError as error:
             self._change(PartState.STARTING, str(error))
             self._hopeless.set()
             return

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import IO
 
 from penstock.contracts.topics import Deployment
+from penstock.runtime.errors import PenstockError
 from penstock.runtime.kafka.admin import ensure_topics
 from services.local.kafka import archive_start, kafka_part, until_groups_served
 from services.local.kafka_cache import archive_file
-from services.local.part import READY_SECONDS, Part, PartChange, PartSpec, PartState
+from services.local.part import READY_SECONDS, Part, PartChange, PartSpec, PartState, PartUnusableError
 from services.local.ports import LOOPBACK, Ports
 from services.local.postgres import Postgres
 from services.local.process import Keeper
-
-
-class AlreadyRunningError(RuntimeError):
-    """Another supervisor holds the data folder."""
+from services.local.status import AlreadyRunningError
 
 
 def _ignore(_: PartChange) -> None:
@@ -137,7 +135,10 @@ class LocalStack:
 
     async def _serve_topics(self) -> None:
         if self._deployment is not None:
-            await ensure_topics(self.bootstrap_servers, self._deployment)
+            try:
+                await ensure_topics(self.bootstrap_servers, self._deployment)
+            except PenstockError as error:
+                raise PartUnusableError(str(error)) from error
             await until_groups_served(self.bootstrap_servers)
 
     def _hold(self) -> None:

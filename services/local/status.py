@@ -14,6 +14,10 @@ from services.local.part import PartState
 StackState = Literal["starting", "running", "stopping", "stopped"]
 
 
+class AlreadyRunningError(RuntimeError):
+    """Another supervisor holds the data folder."""
+
+
 class PartStatus(BaseModel):
     """One part."""
 

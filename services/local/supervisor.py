@@ -11,6 +11,7 @@ from services.local.model import model_part, model_url
 from services.local.options import Options
 from services.local.part import Part, PartChange, PartFailedError
 from services.local.postgres import DATABASES
+from services.local.report import Report
 from services.local.services import add_services, gateway_url
 from services.local.stack import LocalStack
 from services.local.status import PartStatus, StackState, Status
@@ -19,9 +20,6 @@ LOG_CHECK_SECONDS = 60.0
 LOG_BYTES_MAX = 32 * 1024 * 1024
 LOG_BYTES_KEPT = 1024 * 1024
 FIRST_START_SECONDS = 180.0
-
-Report = Callable[[Status, PartChange | None], None]
-"""Told of every change: the whole status, and what changed."""
 
 
 def compose(data: Path, options: Options, on_change: Callable[[PartChange], None]) -> LocalStack:

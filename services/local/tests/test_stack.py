@@ -12,7 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from penstock.runtime.kafka.admin import plan
 from services.local.fixtures import SharedStack
 from services.local.part import PartState
-from services.local.stack import AlreadyRunningError, LocalStack
+from services.local.stack import LocalStack
+from services.local.status import AlreadyRunningError
 
 pytestmark = pytest.mark.stack
 
