@@ -12,7 +12,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import InferenceRequested, NextMove, TokenUsage, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Outcome, Work, failed, read
+from penstock.runtime.work import Answers, Outcome, Work, failed, read, too_late
 from services.inference.core import pricing, structured
 from services.inference.engines.protocol import Engine, EngineFailedError
 from services.inference.events import Event
@@ -87,7 +87,7 @@ class ModelCaller:
             await self._watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
             started_at_ms = self._now_ms()
             if work.expired(started_at_ms):
-                error = failed("deadline_exceeded", "the deadline had passed before an engine was free")
+                error = too_late("the deadline had passed before an engine was free")
                 return self._answered(work, started_at_ms, 0.0, _Result(error=error), None)
             return await self._call(work, started_at_ms)
 

@@ -15,7 +15,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, ToolRequested, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Outcome, Work, failed, read
+from penstock.runtime.work import Answers, Outcome, Work, failed, read, too_late
 from services.tool_executor.events import Event
 from services.tool_executor.server import CallRefusedError, CallTimedOutError, ServerDiedError, Tool, ToolServer
 
@@ -64,7 +64,7 @@ class ToolCaller:
     async def _result(self, work: Work[ToolRequested], seconds: float) -> bytes | WorkError:
         request = work.request
         if seconds <= 0:
-            return failed("deadline_exceeded", "the deadline had passed before the tool was called")
+            return too_late("the deadline had passed before the tool was called")
         if request.tool not in request.grants:
             return failed("not_granted", f"this step is not granted {request.tool!r}")
         server_name, _, tool_name = request.tool.partition(".")

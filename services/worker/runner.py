@@ -10,7 +10,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, TaskRequested, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Outcome, failed, read
+from penstock.runtime.work import Answers, Outcome, failed, read, too_late
 from penstock.workflow import task as tasks
 from services.worker.eager import DeadlineReachedError, within
 from services.worker.events import Event
@@ -36,7 +36,7 @@ class TaskRunner:
         request = work.request
         started_at_ms = self._now_ms()
         if work.expired(started_at_ms):
-            result: bytes | WorkError = failed("deadline_exceeded", "the deadline had passed before the task began")
+            result: bytes | WorkError = too_late("the deadline had passed before the task began")
             elapsed_ms = 0.0
         else:
             clock = asyncio.get_running_loop().time

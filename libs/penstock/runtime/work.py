@@ -67,6 +67,11 @@ def failed(code: str, message: str, next: NextMove = NextMove.GIVE_UP, retry_aft
     return WorkError(code=code, message=message[:2000], next=next, retry_after_ms=retry_after_ms)
 
 
+def too_late(message: str) -> WorkError:
+    """The attempt's deadline passed before its work began. The run may have time left: another attempt decides."""
+    return failed("deadline_exceeded", message, NextMove.RETRY_ELSEWHERE)
+
+
 def read(message: type[R], record: Received, home_partitions: int) -> Work[R]:
     """The request that a record holds. Raises Poison where nobody could ever read or answer it."""
     try:

@@ -190,7 +190,7 @@ async def test_a_failed_call_is_recorded_with_what_it_had_spent(engine: Engine) 
 @pytest.mark.parametrize(
     ("request_made", "code", "next_move"),
     [
-        (a_request(seconds=-1), "deadline_exceeded", NextMove.GIVE_UP),
+        (a_request(seconds=-1), "deadline_exceeded", NextMove.RETRY_ELSEWHERE),
         (a_request(model="other"), "unknown_model", NextMove.RETRY_ELSEWHERE),
         (a_request(output_schema={"type": "wrong"}), "schema_invalid", NextMove.GIVE_UP),
     ],

@@ -164,7 +164,7 @@ async def test_an_unknown_task_is_named_beside_the_known_ones(runner: TaskRunner
 async def test_past_its_deadline_a_task_is_not_run(runner: TaskRunner) -> None:
     error = await error_of(runner, "t.fails", {"how": "raise"}, seconds=-1)
 
-    assert (error.code, error.next) == ("deadline_exceeded", NextMove.GIVE_UP)
+    assert (error.code, error.next) == ("deadline_exceeded", NextMove.RETRY_ELSEWHERE)
 
 
 async def test_a_task_that_runs_into_its_deadline_is_stopped(runner: TaskRunner) -> None:
