@@ -46,6 +46,8 @@ class GroupLag:
     group: str
     topic: str
     partitions: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    """The next offset the group reads, per partition."""
 
     @property
     def total(self) -> int:
@@ -107,7 +109,8 @@ async def group_lag(bootstrap: str, groups: Iterable[str] | None = None) -> list
         for partition, position in offsets.items():
             lag = lags.setdefault((group, partition.topic), GroupLag(group, partition.topic))
             if partition in ends:
-                lag.partitions[partition.partition] = max(0, ends[partition] - max(0, position.offset))
+                lag.positions[partition.partition] = max(0, position.offset)
+                lag.partitions[partition.partition] = max(0, ends[partition] - lag.positions[partition.partition])
     return [lags[key] for key in sorted(lags)]
 
 
