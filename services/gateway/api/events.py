@@ -20,6 +20,7 @@ from services.gateway.live import wait_for_news
 HEARTBEAT_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 30.0
 RETRY_MS: Final = 1_000
+LAST_PROGRESS_SECONDS: Final = 5.0
 
 router = APIRouter(tags=["runs"], route_class=StrictRoute, responses={404: {"model": ProblemBody}})
 
@@ -72,6 +73,7 @@ async def watch_run(
 async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[], float]) -> AsyncIterator[bytes]:
     ends_at = loop_time() + gateway.settings.gateway_stream_seconds_max
     silent_since = loop_time()
+    ended_since: float | None = None
     yield b"retry: %d\n\n" % RETRY_MS
     with gateway.live.watching(key) as news:
         gateway.instruments.live_streams.set(gateway.live.open)
@@ -85,9 +87,15 @@ async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[
                 yield _event("progress", body, sequence)
             if page:
                 continue
-            if row is not None and row["status"] in TERMINAL and row["ending"] is not None:
-                yield _event("finished", orjson.dumps(row["ending"]))
-                return
+            if row is not None and row["ending"] is not None:
+                # A run's end and its progress come on two topics: the end may be here before the last of the progress.
+                ended_since = loop_time() if ended_since is None else ended_since
+                late = loop_time() - ended_since >= LAST_PROGRESS_SECONDS
+                if late or (row["progress_status"] in TERMINAL and after >= row["sequence"]):
+                    yield _event("finished", orjson.dumps(row["ending"]))
+                    return
+            else:
+                ended_since = None
             if loop_time() - silent_since >= HEARTBEAT_SECONDS:
                 silent_since = loop_time()
                 yield b": still here\n\n"

@@ -63,7 +63,14 @@ async def read_lag(request: Request) -> Lag:
     return Lag(
         as_of=datetime.fromtimestamp(at_ms / 1000, UTC),
         lags=[
-            LagLine(group=each.group, topic=each.topic, records=each.total, partitions=each.partitions) for each in lags
+            LagLine(
+                group=each.group,
+                topic=each.topic,
+                records=each.total,
+                seconds=each.seconds(at_ms),
+                partitions=each.partitions,
+            )
+            for each in lags
         ],
     )
 

@@ -48,6 +48,7 @@ async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
     return _page(
         "overview.html",
         now=now,
+        now_ms=now_ms(),
         tenant=tenant,
         runs=[(line, views.page_link(line.run_id, line.tenant)) for line in map(views.line, rows)],
         costs=costs,

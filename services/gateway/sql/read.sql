@@ -17,7 +17,7 @@ LIMIT $7;
 
 -- read_run: One run with its end.
 SELECT run.run_key, run.tenant, run.run_id, run.workflow, run.version, run.labels, run.started_at, run.updated_at,
-    run.sequence, run_end.finished_at, run_end.body AS ending,
+    run.sequence, run.status AS progress_status, run_end.finished_at, run_end.body AS ending,
     CASE WHEN run.status = 'running' THEN coalesce(run_end.status, run.status) ELSE run.status END AS status
 FROM run
 LEFT JOIN run_end ON run_end.run_key = run.run_key AND run_end.finished_at >= run.running_at

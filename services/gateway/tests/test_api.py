@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from penstock.contracts import ids, topics
 from penstock.contracts.envelope import Outgoing
@@ -267,6 +267,21 @@ async def test_events_are_replayed_and_then_live_and_end(gateway: Running) -> No
     assert rest == expected[2:]
 
 
+async def test_the_end_waits_for_the_progress_before_it(gateway: Running) -> None:
+    # Given a run whose end comes before its last progress, and somebody who watches
+    await gateway.say(topics.RUN_PROGRESSED, progressed("overtaken", 1), "overtaken")
+    await gateway.say(topics.RUN_FINISHED, finished("overtaken"), "overtaken")
+    await gateway.until("/v1/runs/overtaken", "status", "completed")
+    watching = asyncio.create_task(events_of(gateway, "/v1/runs/overtaken/events"))
+
+    # When the last progress comes
+    await gateway.say(topics.RUN_PROGRESSED, progressed("overtaken", 2, "completed"), "overtaken")
+
+    # Then the end is told last
+    expected = [("progress", "1"), ("progress", "2"), ("finished", None)]
+    assert await asyncio.wait_for(watching, 30) == expected
+
+
 async def test_a_poison_record_is_dead_lettered_byte_for_byte_and_the_rest_goes_on(gateway: Running) -> None:
     # Given a record that nobody can read, between two that can be
     dead = topics.dead_letter_topic(topics.RUN_PROGRESSED.name)
@@ -292,17 +307,31 @@ async def test_a_poison_record_is_dead_lettered_byte_for_byte_and_the_rest_goes_
     assert headers["__dlq.errors.message"].startswith(b"$: not JSON")
 
 
-async def test_lag_is_known_per_group_and_topic(gateway: Running) -> None:
-    # Given a gateway that has read something, when lag is asked for until its first commit shows
+async def test_lag_is_known_in_records_and_seconds(gateway: Running) -> None:
+    # Given a group that has read one record of a topic and not the next
+    servers = gateway.settings.kafka_bootstrap_servers
+    group = AIOKafkaConsumer(bootstrap_servers=servers, group_id="slow-team", enable_auto_commit=False)
+    await group.start()
+    for number in range(2):
+        record = Outgoing(topics.RUN_FINISHED.name, b"lag", finished(f"lag-{number}").to_json(), [], partition=3)
+        await gateway.send(topics.RUN_FINISHED, record)
+    place = TopicPartition(topics.RUN_FINISHED.name, 3)
+    group.assign([place])
+    await group.commit({place: (await group.end_offsets([place]))[place] - 1})
+    await group.stop()
+
+    # When lag is asked for until the commit shows
     async with asyncio.timeout(30):
-        while True:
+        found: list[dict[str, Any]] = []
+        while not found:
             lags = (await gateway.http.get("/v1/lag")).json()["lags"]
-            if any(lag["group"] == "penstock.gateway" for lag in lags):
-                break
+            found = [lag for lag in lags if lag["group"] == "slow-team"]
             await asyncio.sleep(0.2)
 
-    # Then each line has its partitions
-    assert all(lag["records"] == sum(lag["partitions"].values()) for lag in lags)
+    # Then it is one record behind, and has been since that record was written
+    assert found[0]["records"] == 1
+    assert found[0]["partitions"] == {"3": 1}
+    assert 0 <= found[0]["seconds"] < 60
 
 
 async def test_the_documents_are_served(gateway: Running) -> None:
