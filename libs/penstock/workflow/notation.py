@@ -30,10 +30,14 @@ from penstock.workflow.definition import (
 )
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
 
-TEXT_CHARACTERS_MAX: Final = 1_048_576
+TEXT_CHARACTERS_MAX: Final = 131_072
+"""PyYAML reads some 100,000 characters a second; larger definitions are made by programs and come as JSON."""
 VALUES_MAX: Final = 100_000
 DEPTH_MAX: Final = 200
+BRACKETS_MAX: Final = 100
+"""PyYAML's time grows with the square of the open brackets: 5,000 of them take 17 seconds."""
 
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 _MODELS: Final[dict[str, type[BaseModel]]] = {
     "chain": Chain,
     "route": RouteBlock,
@@ -72,6 +76,8 @@ def read(text: str) -> Document:
     """Reads and checks YAML text; faults carry their line."""
     if len(text) > TEXT_CHARACTERS_MAX:
         return Document(None, (fault((), f"the text is longer than {TEXT_CHARACTERS_MAX} characters"),))
+    if _brackets_open(text) > BRACKETS_MAX:
+        return Document(None, (fault((), f"more than {BRACKETS_MAX} brackets are open at once"),))
     lines: dict[Path, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -96,6 +102,15 @@ def parse(body: Any, lines: Lines | None = None) -> Document:
     except RecursionError:
         return Document(None, (Fault("$", "nested too deep"),))
     return Document(definition, tuple(check(definition, lines)))
+
+
+def _brackets_open(text: str) -> int:
+    """How many brackets are open at most; those in quoted text count, which balances in what people write."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 class _Loader(yaml.SafeLoader):
