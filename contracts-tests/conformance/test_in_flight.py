@@ -293,7 +293,7 @@ async def test_one_leaves_and_the_other_takes_over(world: World) -> None:
     await other.until_finished(before + 2)
 
 
-async def test_a_redelivery_of_a_finished_event_is_answered_from_memory(world: World) -> None:
+async def test_a_redelivery_of_a_finished_event_is_not_run_again(world: World) -> None:
     """Given events that were handled, when they come again, then their outputs are known and nothing runs."""
     handler = Handler(world)
     await fill(world, [b"a", b"b"])
