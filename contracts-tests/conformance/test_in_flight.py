@@ -7,9 +7,9 @@ import pytest
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
-from penstock.runtime.errors import DeadLetterFailed, NotAllowed, Poison, Retryable
+from penstock.runtime.errors import DeadLetterFailed, NotAcknowledged, NotAllowed, Poison, Retryable
 from penstock.runtime.kafka.inflight import InFlightConsumer
-from penstock.runtime.kafka.records import Received, TopicPartition
+from penstock.runtime.kafka.records import Received
 from penstock.testkit.world import Crashable, World, outgoing, values, within
 
 
@@ -53,32 +53,10 @@ class Handler:
         self._changed.set()
 
 
-async def fill(world: World, names: Sequence[bytes], partition: int = 0, topic: str | None = None) -> None:
-    """Write records with an id of their own."""
-    for name in names:
-        await world.write(topic or world.requested, b"k", name, partition, [("ce_id", name), ("ce_source", b"test")])
-
-
-async def committed(world: World, group: str, partition: int = 0) -> int | None:
-    """What the group has committed, asked by a newcomer that reads it."""
-    if world.memory is not None:
-        return world.memory.committed[group].get(TopicPartition(world.requested, partition))
-    from aiokafka.admin import AIOKafkaAdminClient
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.name)
-    await admin.start()
-    try:
-        offsets = await admin.list_consumer_group_offsets(group)
-    finally:
-        await admin.close()
-    found = offsets.get(TopicPartition(world.requested, partition))
-    return None if found is None else found.offset
-
-
 async def test_outputs_are_acknowledged_before_the_offset_is_done(world: World) -> None:
     """Given records, when they are handled and the consumer stops, then outputs are there and all is committed."""
     handler = Handler(world)
-    await fill(world, [b"a", b"b", b"c"])
+    await world.fill([b"a", b"b", b"c"])
     consumer = await world.in_flight(handler, group="g-done" + world.queue)
     stop = asyncio.Event()
     running = world.run(consumer, stop)
@@ -87,21 +65,21 @@ async def test_outputs_are_acknowledged_before_the_offset_is_done(world: World) 
     stop.set()
     await world.result(running)
 
-    assert await committed(world, "g-done" + world.queue) == 3
+    assert await world.committed("g-done" + world.queue) == 3
 
 
 async def test_the_frontier_is_the_lowest_unfinished(world: World) -> None:
     """Given the second of four unfinished when the drain ends, when another member comes, then it begins there."""
     first, second = Handler(world), Handler(world)
     first.gates[b"b"] = asyncio.Event()
-    await fill(world, [b"a", b"b", b"c", b"d"])
+    await world.fill([b"a", b"b", b"c", b"d"])
     stop = asyncio.Event()
     group = "g-frontier" + world.queue
     running = world.run(await world.in_flight(first, group=group, drain_seconds=0.2), stop)
     await first.until_finished(3)
     stop.set()
     await world.result(running)
-    assert await committed(world, group) == 1
+    assert await world.committed(group) == 1
 
     world.run(await world.in_flight(second, group=group))
     await second.until_finished(3)
@@ -109,12 +87,29 @@ async def test_the_frontier_is_the_lowest_unfinished(world: World) -> None:
     assert second.seen == [b"b", b"c", b"d"]
 
 
+async def test_stopping_waits_for_what_is_in_flight(world: World) -> None:
+    """Given a handler at work, when the consumer is stopped, then it ends after the handler and commits its record."""
+    handler = Handler(world)
+    handler.gates[b"a"] = asyncio.Event()
+    await world.fill([b"a"])
+    stop, group = asyncio.Event(), "g-stop" + world.queue
+    running = world.run(await world.in_flight(handler, group=group), stop)
+    await handler.until_seen(1)
+
+    stop.set()
+    asyncio.get_running_loop().call_later(0.2, handler.gates[b"a"].set)
+    await world.result(running)
+
+    assert handler.finished == [b"a"]
+    assert await world.committed(group) == 1
+
+
 async def test_holes_in_the_offsets_are_no_obstacle(world: World) -> None:
     """Given offsets that are not contiguous, when all records are handled, then the commit is behind the last."""
     if world.memory is None:
         pytest.skip("a real hole needs a transaction marker or compaction; the frontier's unit test has them")
     handler = Handler(world)
-    await fill(world, [b"a", b"b", b"c", b"d"])
+    await world.fill([b"a", b"b", b"c", b"d"])
     world.memory.drop(world.requested, 0, 1)
     stop = asyncio.Event()
     group = "g-holes" + world.queue
@@ -124,7 +119,7 @@ async def test_holes_in_the_offsets_are_no_obstacle(world: World) -> None:
     await world.result(running)
 
     assert handler.seen == [b"a", b"c", b"d"]
-    assert await committed(world, group) == 4
+    assert await world.committed(group) == 4
 
 
 async def test_poison_is_buried_byte_for_byte_and_the_partition_moves_on(world: World) -> None:
@@ -137,7 +132,7 @@ async def test_poison_is_buried_byte_for_byte_and_the_partition_moves_on(world: 
 
     headers = [("ce_id", b"\xfe\xff"), ("other", b"\x80")]
     await world.write(world.requested, None, b"\xff\x00", 0, headers)
-    await fill(world, [b"next"])
+    await world.fill([b"next"])
     world.run(await world.in_flight(handle, group="g-poison" + world.queue))
 
     got = {record.value: record for record in await world.read(world.completed, 2)}
@@ -161,7 +156,7 @@ async def test_a_handler_that_always_fails_is_tried_three_times(world: World) ->
         calls += 1
         raise ValueError("no luck")
 
-    await fill(world, [b"a"])
+    await world.fill([b"a"])
     world.run(await world.in_flight(handle, group="g-three" + world.queue))
 
     (letter,) = await world.read(world.completed, 1)
@@ -183,7 +178,7 @@ async def test_retryable_is_tried_again_in_place(world: World) -> None:
             raise Retryable("busy", after_ms=1)
         return [outgoing(world.completed, b"done", partition=0)]
 
-    await fill(world, [b"a"])
+    await world.fill([b"a"])
     world.run(await world.in_flight(handle, group="g-retry" + world.queue))
 
     assert values(await world.read(world.completed, 1)) == [b"done"]
@@ -195,16 +190,22 @@ async def test_a_dead_letter_that_cannot_be_written_ends_the_consumer(world: Wor
     async def handle(record: Received) -> Sequence[Outgoing]:
         raise Poison("bad")
 
-    await fill(world, [b"x" * 100])
-    small = await world.publisher(record_bytes_max=64)
+    def refuse(records: Sequence[Outgoing]) -> asyncio.Future[None]:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.set_exception(NotAcknowledged(records, "refused", permanent=True))
+        return answer
+
+    await world.fill([b"a"])
+    publisher = await world.publisher()
+    publisher.send = refuse  # type: ignore[method-assign]  # that is the fault
     group = "g-stuck" + world.queue
-    consumer = InFlightConsumer(Service.WORKER, [world.requested], group, handle, small, world.broker)
+    consumer = InFlightConsumer(Service.WORKER, [world.requested], group, handle, publisher, world.broker)
     running = world.run(consumer)
 
     with pytest.raises(DeadLetterFailed):
         await world.result(running)
 
-    assert await committed(world, group) in (None, 0)
+    assert await world.committed(group) in (None, 0)
 
 
 async def test_an_output_that_can_never_be_published_makes_a_dead_letter(world: World) -> None:
@@ -214,9 +215,9 @@ async def test_an_output_that_can_never_be_published_makes_a_dead_letter(world: 
     async def handle(record: Received) -> Sequence[Outgoing]:
         nonlocal calls
         calls += 1
-        return [outgoing(world.completed, b"x" * 5000, partition=0)]
+        return [outgoing("penstock.task.completed.v1", b"x" * 5000, partition=0)]
 
-    await fill(world, [b"a"])
+    await world.fill([b"a"])
     small = await world.publisher(record_bytes_max=2000)
     group = "g-output" + world.queue
     world.run(InFlightConsumer(Service.WORKER, [world.requested], group, handle, small, world.broker))
@@ -231,7 +232,7 @@ async def test_a_crash_repeats_what_was_in_flight_and_loses_nothing(world: World
     """Given a member that dies with one record in flight, when another comes, then every record is handled."""
     first, second = Handler(world), Handler(world)
     first.gates[b"b"] = asyncio.Event()
-    await fill(world, [b"a", b"b", b"c"])
+    await world.fill([b"a", b"b", b"c"])
     group = "g-crash" + world.queue
     crashable = Crashable(world.broker)
     crashed = world.run(await world.in_flight(first, group=group, broker=crashable, drain_seconds=0.1))
@@ -250,16 +251,16 @@ async def test_a_rebalance_drains_before_it_hands_over(world: World) -> None:
     """Given a handler at work, when a second member joins, then it is finished first and nothing runs twice."""
     handler = Handler(world)
     handler.gates[b"slow"] = asyncio.Event()
-    await fill(world, [b"slow"], partition=0)
-    await fill(world, [b"other"], partition=1)
+    await world.fill([b"slow"], partition=0)
+    await world.fill([b"other"], partition=1)
     group = "g-drain" + world.queue
     world.run(await world.in_flight(handler, group=group))
     await handler.until_seen(2)
 
     world.run(await world.in_flight(handler, group=group))
     handler.gates[b"slow"].set()
-    await fill(world, [b"later-0"], partition=0)
-    await fill(world, [b"later-1"], partition=1)
+    await world.fill([b"later-0"], partition=0)
+    await world.fill([b"later-1"], partition=1)
 
     await handler.until_finished(4)
     assert sorted(handler.seen) == [b"later-0", b"later-1", b"other", b"slow"]
@@ -272,8 +273,8 @@ async def test_one_leaves_and_the_other_takes_over(world: World) -> None:
     stop = asyncio.Event()
     leaving = world.run(await world.in_flight(one, group=group), stop)
     world.run(await world.in_flight(other, group=group))
-    await fill(world, [b"a"], partition=0)
-    await fill(world, [b"b"], partition=1)
+    await world.fill([b"a"], partition=0)
+    await world.fill([b"b"], partition=1)
     while len(one.finished) + len(other.finished) < 2:
         done, _ = await asyncio.wait(
             [
@@ -287,8 +288,8 @@ async def test_one_leaves_and_the_other_takes_over(world: World) -> None:
     stop.set()
     await world.result(leaving)
     before = len(other.finished)
-    await fill(world, [b"c"], partition=0)
-    await fill(world, [b"d"], partition=1)
+    await world.fill([b"c"], partition=0)
+    await world.fill([b"d"], partition=1)
 
     await other.until_finished(before + 2)
 
@@ -296,11 +297,11 @@ async def test_one_leaves_and_the_other_takes_over(world: World) -> None:
 async def test_a_redelivery_of_a_finished_event_is_not_run_again(world: World) -> None:
     """Given events that were handled, when they come again, then their outputs are known and nothing runs."""
     handler = Handler(world)
-    await fill(world, [b"a", b"b"])
+    await world.fill([b"a", b"b"])
     world.run(await world.in_flight(handler, group="g-again" + world.queue))
     await world.read(world.completed, 2)
 
-    await fill(world, [b"a", b"b", b"a", b"last"])
+    await world.fill([b"a", b"b", b"a", b"last"])
     await handler.until_finished(3)
 
     assert sorted(handler.seen) == [b"a", b"b", b"last"]
@@ -310,7 +311,7 @@ async def test_an_event_in_flight_is_not_run_a_second_time(world: World) -> None
     """Given an event at work, when it is delivered again, then the second delivery waits for the first."""
     handler = Handler(world)
     handler.gates[b"a"] = asyncio.Event()
-    await fill(world, [b"a", b"a", b"b"])
+    await world.fill([b"a", b"a", b"b"])
     world.run(await world.in_flight(handler, group="g-twice" + world.queue))
     await handler.until_finished(1)
 
@@ -324,7 +325,7 @@ async def test_a_handler_may_take_longer_than_the_poll_limit(world: World) -> No
     """Given a poll limit of half a second, when a handler holds the only slot for longer, then it runs once."""
     handler = Handler(world)
     handler.gates[b"slow"] = asyncio.Event()
-    await fill(world, [b"slow", b"next", b"last"])
+    await world.fill([b"slow", b"next", b"last"])
     group = "g-long" + world.queue
     consumer = await world.in_flight(handler, group=group, in_flight_max=1, poll_seconds_max=0.5)
     world.run(consumer)
@@ -340,13 +341,13 @@ async def test_urgent_topics_come_first(world: World) -> None:
     """Given a full slot and both topics waiting, when it frees, then the urgent topic's record runs next."""
     handler = Handler(world)
     handler.gates[b"blocker"] = asyncio.Event()
-    await fill(world, [b"blocker", b"batch-1", b"batch-2"])
+    await world.fill([b"blocker", b"batch-1", b"batch-2"])
     group = "g-urgent" + world.queue
     consumer = await world.in_flight(handler, group=group, topics=[world.urgent, world.requested], in_flight_max=1)
     world.run(consumer)
     await handler.until_seen(1)
-    await fill(world, [b"urgent-1", b"urgent-2"], topic=world.urgent)
-    await fill(world, [b"batch-%d" % number for number in range(3, 30)])
+    await world.fill([b"urgent-1", b"urgent-2"], topic=world.urgent)
+    await world.fill([b"batch-%d" % number for number in range(3, 30)])
 
     handler.gates[b"blocker"].set()
     await handler.until_finished(32)
@@ -372,7 +373,7 @@ async def test_never_more_in_flight_than_allowed(world: World) -> None:
             done.set()
         return []
 
-    await fill(world, [b"%d" % number for number in range(40)])
+    await world.fill([b"%d" % number for number in range(40)])
     world.run(await world.in_flight(handle, group="g-bound" + world.queue, in_flight_max=3))
     await within(done.wait())
 
@@ -389,11 +390,11 @@ async def test_lag_is_what_is_not_finished(world: World) -> None:
     """Given four records of which the second is stuck, then the lag counts from the stuck one."""
     handler = Handler(world)
     handler.gates[b"b"] = asyncio.Event()
-    await fill(world, [b"a", b"b", b"c"])
+    await world.fill([b"a", b"b", b"c"])
     consumer = await world.in_flight(handler, group="g-lag" + world.queue)
     world.run(consumer)
     await handler.until_finished(2)
-    await fill(world, [b"d"])
+    await world.fill([b"d"])
     await world.read(world.completed, 3)  # so a's output was acknowledged
 
     assert consumer.lag()["g-lag" + world.queue, world.requested, 0] == 3

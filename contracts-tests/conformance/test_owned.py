@@ -247,7 +247,7 @@ async def test_a_revoke_waits_for_the_running_batch(world: World) -> None:
     await within(first.entered.wait())
 
     world.run(world.owned(second))
-    first.gate.set()
+    asyncio.get_running_loop().call_later(0.3, first.gate.set)
     await second.until_called("take_over")
     await first.until_called("take_over", 2)
     await fill(world, [b"c"], partition=0)

@@ -61,7 +61,7 @@ async def test_a_record_that_is_too_large_is_named_and_harms_no_other(world: Wor
 
 async def test_a_record_the_broker_refuses_is_found_among_its_batch(world: World) -> None:
     """Given a record that only the broker finds too large, when its batch is refused, then it alone is named."""
-    publisher = await world.publisher(record_bytes_max=3_000_000, batch_bytes_max=3_000_000)
+    publisher = await world.publisher(record_bytes_max=10_000_000, batch_bytes_max=10_000_000)
     large = outgoing(world.completed, b"x" * 1_500_000, partition=0)
     small = [outgoing(world.completed, b"%d" % number, partition=0) for number in range(4)]
 

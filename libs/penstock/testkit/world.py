@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
@@ -82,6 +83,25 @@ class World:
     def completed(self) -> str:
         """A topic that a tester of the worker's publisher may write: a dead letter of what it consumes."""
         return f"dlq.{self.requested}"
+
+    async def fill(self, names: Sequence[bytes], partition: int = 0, topic: str | None = None) -> None:
+        """Write records that have an id of their own."""
+        for name in names:
+            headers = [("ce_id", name), ("ce_source", b"test")]
+            await self.write(topic or self.requested, b"k", name, partition, headers)
+
+    async def committed(self, group: str, partition: int = 0) -> int | None:
+        """What a group has committed for the topic of requests."""
+        asked = TopicPartition(self.requested, partition)
+        if self.memory is not None:
+            return self.memory.committed[group].get(asked)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.name)
+        await admin.start()
+        try:
+            found = (await admin.list_consumer_group_offsets(group)).get(asked)
+        finally:
+            await admin.close()
+        return None if found is None else int(found.offset)
 
     async def publisher(self, **options: Any) -> Publisher:
         """A worker's publisher, stopped at the end."""
