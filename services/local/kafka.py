@@ -11,6 +11,9 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from penstock.contracts.topics import Deployment
+from penstock.runtime.errors import PenstockError
+from penstock.runtime.kafka.admin import ensure_topics
 from services.local import kafka_cache, probes
 from services.local.part import Note, PartSpec
 from services.local.ports import LOOPBACK, Ports
@@ -117,7 +120,8 @@ async def until_groups_served(bootstrap_servers: str) -> None:
 async def archive_start(ports: Ports, log: Path, keeper: Keeper) -> None:
     """Watch a broker of our own start, once per machine and with the least priority: later starts take half as long.
 
-    The JVM writes the archive of loaded and linked classes when that broker ends.
+    The JVM writes the archive of loaded classes and of what it learned about methods when that broker ends, so it is
+    made to do what every start does: create the registry's topics.
     """
     with kafka_cache.alone("archive.lock", wait=False) as ours:
         if not ours or kafka_cache.archive_file().exists():
@@ -132,10 +136,12 @@ async def archive_start(ports: Ports, log: Path, keeper: Keeper) -> None:
         try:
             async with asyncio.timeout(ARCHIVE_SECONDS):
                 await probes.port_open(port)
+                await ensure_topics(f"{LOOPBACK}:{port}", Deployment())
+                await until_groups_served(f"{LOOPBACK}:{port}")
                 process.send(signal.SIGTERM)
                 await process.wait()
             await asyncio.to_thread(_adopt, partial)
-        except TimeoutError:
+        except (TimeoutError, PenstockError):
             return
         finally:
             await process.stop(signal.SIGKILL, ARCHIVE_SECONDS)
