@@ -327,8 +327,7 @@ async def test_a_handler_may_take_longer_than_the_poll_limit(world: World) -> No
     handler.gates[b"slow"] = asyncio.Event()
     await world.fill([b"slow", b"next", b"last"])
     group = "g-long" + world.queue
-    consumer = await world.in_flight(handler, group=group, in_flight_max=1, poll_seconds_max=0.5)
-    world.run(consumer)
+    world.run(await world.in_flight(handler, group=group, in_flight_max=1, poll_seconds_max=0.5))
     await handler.until_seen(1)
 
     asyncio.get_running_loop().call_later(2.5, handler.gates[b"slow"].set)
@@ -343,8 +342,8 @@ async def test_urgent_topics_come_first(world: World) -> None:
     handler.gates[b"blocker"] = asyncio.Event()
     await world.fill([b"blocker", b"batch-1", b"batch-2"])
     group = "g-urgent" + world.queue
-    consumer = await world.in_flight(handler, group=group, topics=[world.urgent, world.requested], in_flight_max=1)
-    world.run(consumer)
+    topics = [world.urgent, world.requested]
+    world.run(await world.in_flight(handler, group=group, topics=topics, in_flight_max=1))
     await handler.until_seen(1)
     await world.fill([b"urgent-1", b"urgent-2"], topic=world.urgent)
     await world.fill([b"batch-%d" % number for number in range(3, 30)])
