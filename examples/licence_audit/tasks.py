@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from examples.licence_audit.cleaning import HEAD_CHARACTERS, NotTextError, clean
+from examples.licence_audit.cleaning import NotTextError, clean
 from examples.licence_audit.declared import Kind, declared_kind
 from examples.licence_audit.documents import DOCUMENT_BYTES_MAX
 from penstock.workflow.task import Failed, task
@@ -17,10 +17,9 @@ NOTE_CHARACTERS_MAX: Final = 200
 
 
 class Excerpt(BaseModel):
-    """What the model gets to read of a document: all, or its head. `note` is for whoever reads the table."""
+    """What the model gets to read of a document. `note` is for whoever reads the table."""
 
     text: str
-    head: str
     bytes: int
     note: str
 
@@ -46,7 +45,7 @@ class Row(BaseModel):
     obligations: list[str] = []
     kind: Kind | None = None
     first_kind: Kind | None = None
-    confidence: float | None = None
+    confidence: str | None = None
     second_look: bool = False
     summary: str | None = None
     agrees: bool | None = None
@@ -84,7 +83,7 @@ def read(path: str) -> Excerpt:
     if not cleaned.text:
         raise Failed("document_empty", f"{path} holds no text that could be audited")
     note = "" if cleaned.encoding == "utf-8" else f"not UTF-8, read as {cleaned.encoding}"
-    return Excerpt(text=cleaned.text, head=cleaned.text[:HEAD_CHARACTERS], bytes=len(content), note=note)
+    return Excerpt(text=cleaned.text, bytes=len(content), note=note)
 
 
 @task(name="licences.tabulate")

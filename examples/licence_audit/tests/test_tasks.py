@@ -21,8 +21,8 @@ def audited(kind: str, second: str | None = None) -> dict[str, Any]:
     return {
         "name": "A License",
         "obligations": ["keep the notice"],
-        "first": {"kind": kind, "confidence": 0.5},
-        "second": None if second is None else {"kind": second, "confidence": 0.9},
+        "first": {"kind": kind, "confidence": "low"},
+        "second": None if second is None else {"kind": second, "confidence": "high"},
         "summary": "It  allows\neverything.",
         "note": "",
     }
@@ -37,7 +37,6 @@ def test_a_document_is_read(tmp_path: Path) -> None:
     file.write_bytes("MIT License für alle".encode("cp1252"))
     assert call("licences.read", {"path": str(file)}) == {
         "text": "MIT License für alle",
-        "head": "MIT License für alle",
         "bytes": 20,
         "note": "not UTF-8, read as cp1252",
     }
