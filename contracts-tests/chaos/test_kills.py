@@ -42,6 +42,7 @@ async def load(running: System) -> AsyncIterator[Traffic]:
 @pytest.mark.parametrize(
     ("service", "topic", "answers"),
     [
+        (Service.WORKER, TASK_COMPLETED.name, 120),
         (Service.ORCHESTRATOR, TASK_COMPLETED.name, 150),
         (Service.INFERENCE, INFERENCE_COMPLETED.name, 60),
     ],
@@ -63,6 +64,5 @@ async def test_a_killed_service_comes_back_and_no_finished_step_runs_again(
 
     # then all runs finish, each once, and what had been answered was not executed again
     await load.all_completed(run_ids, FINISH_SECONDS)
-    repeated = load.nothing_answered_ran_again(answered)
-    assert len(repeated) <= 16, f"{len(repeated)} executions repeated"
+    load.nothing_answered_ran_again(answered)
     await settled(running.postgres_url(Service.ORCHESTRATOR), run_ids)

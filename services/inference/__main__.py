@@ -25,7 +25,9 @@ async def main(context: Context[InferenceSettings]) -> None:
     try:
         await watch.wait_first(context.stop)
         groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
-        await execute(context, groups, caller.handle, in_flight_max=lanes.fetched_max(settings.inference_concurrency))
+        await execute(
+            context, groups, caller.handle, answers, in_flight_max=lanes.fetched_max(settings.inference_concurrency)
+        )
     finally:
         probing.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -22,7 +22,7 @@ async def main(context: Context[ToolExecutorSettings]) -> None:
     sessions = [asyncio.create_task(server.run()) for server in servers.values()]
     groups = {"penstock.tool_executor": [TOOL_REQUESTED.name]}
     try:
-        await execute(context, groups, caller.handle, in_flight_max=settings.tool_executor_in_flight)
+        await execute(context, groups, caller.handle, answers, in_flight_max=settings.tool_executor_in_flight)
     finally:
         for session in sessions:
             session.cancel()

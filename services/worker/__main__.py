@@ -27,7 +27,7 @@ async def main(context: Context[WorkerSettings]) -> None:
     runner = TaskRunner(answers, threads, settings.home_partitions, now_ms)
     groups = {f"penstock.worker.{queue}": [TASK_REQUESTED.named(queue=queue)] for queue in settings.worker_queues}
     try:
-        await execute(context, groups, runner.handle, in_flight_max=settings.worker_in_flight)
+        await execute(context, groups, runner.handle, answers, in_flight_max=settings.worker_in_flight)
     finally:
         threads.shutdown(wait=False)
 

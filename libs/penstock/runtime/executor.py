@@ -6,17 +6,25 @@ from typing import Any
 
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
+from penstock.runtime.kafka.lookback import LookBack
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.service import Context
+from penstock.runtime.work import Answers
 
 
 async def execute(
-    context: Context[Any], groups: Mapping[str, Sequence[str]], handler: Handler, *, in_flight_max: int
+    context: Context[Any],
+    groups: Mapping[str, Sequence[str]],
+    handler: Handler,
+    answers: Answers,
+    *,
+    in_flight_max: int,
 ) -> None:
     """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group."""
     settings = context.settings
     broker = KafkaBroker(settings.kafka_bootstrap_servers)
     publisher = Publisher(context.service, broker, instruments=context.instruments)
+    look_back = LookBack(context.service, broker, answers.topics, answers.usage_again)
     await publisher.start()
     try:
         async with asyncio.TaskGroup() as consumers:
@@ -30,6 +38,7 @@ async def execute(
                     broker,
                     in_flight_max=in_flight_max,
                     drain_seconds=settings.drain_seconds,
+                    look_back=look_back,
                     health=context.health,
                     instruments=context.instruments,
                 )

@@ -68,6 +68,8 @@ class LogEvent(StrEnum):
     DRAIN_EXCEEDED = "drain.exceeded"
     COMMIT_FAILED = "commit.failed"
     FETCH_FAILED = "fetch.failed"
+    LOOKED_BACK = "lookback.done"
+    LOOK_BACK_CUT = "lookback.cut"
     HANDLER_FAILED = "handler.failed"
     RECORD_DEAD_LETTERED = "record.dead_lettered"
     RECORDS_NOT_ACKNOWLEDGED = "records.not_acknowledged"

@@ -4,6 +4,7 @@ The values are put together from JSON fragments instead of message models, becau
 and the models cost more than the tasks; a test holds them to the models.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,9 +15,9 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from penstock.contracts.envelope import Headers, MalformedEnvelopeError, Outgoing, decode
+from penstock.contracts.envelope import Headers, MalformedEnvelopeError, Outgoing, decode, rfc3339
 from penstock.contracts.ids import event_id
-from penstock.contracts.messages import NextMove, WorkError, WorkRequested
+from penstock.contracts.messages import NextMove, UsageRecorded, WorkError, WorkRequested
 from penstock.contracts.topics import USAGE_RECORDED, Service, Topic
 from penstock.runtime.errors import Poison
 from penstock.runtime.kafka.records import Received
@@ -148,6 +149,56 @@ class Answers:
                 headers=self._usage_headers.beside(headers, request.request_id),
             ),
         ]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Where the two records go, the outcome first."""
+        return (self._completed.name, USAGE_RECORDED.name)
+
+    def usage_again(self, requested: Received, completed: Received) -> list[Outgoing]:
+        """The usage record of an outcome that went out alone, because its executor died between the two.
+
+        Raises ValueError for an outcome that is none of ours.
+        """
+        try:
+            work = read(WorkRequested, requested, sys.maxsize)
+            usage = self._usage_of(work, orjson.loads(completed.value or b""))
+        except (KeyError, TypeError, ValueError, Poison) as error:
+            raise ValueError(f"not an outcome of {self._executor}: {error!r}") from error
+        request = work.request
+        headers = _headers_of(work, rfc3339(int(usage.recorded_at.timestamp() * 1000)).encode())
+        return [
+            Outgoing(
+                topic=USAGE_RECORDED.name,
+                key=request.tenant.encode(),
+                value=usage.to_json(),
+                headers=self._usage_headers.beside(headers, request.request_id),
+            )
+        ]
+
+    def _usage_of(self, work: Work[WorkRequested], completed: dict[str, Any]) -> UsageRecorded:
+        started_at, finished_at = (datetime.fromisoformat(completed[name]) for name in ("started_at", "finished_at"))
+        queue_ms = max(0, int(started_at.timestamp() * 1000) - work.requested_at_ms)
+        elapsed_ms = (finished_at - started_at).total_seconds() * 1000
+        model: dict[str, Any] = {}
+        if self._kind == "inference":
+            model = {name: completed[name] for name in ("pool", "engine", "simulated")}
+            model |= {"lane": work.request.priority, "tokens": completed["usage"]}
+        return UsageRecorded.model_validate(
+            {
+                **orjson.loads(_attribution(work.request)),
+                "kind": self._kind,
+                "status": completed["status"],
+                "subject": completed[_SUBJECTS[self._kind]],
+                "timing": completed.get("timing") or {"queue_ms": queue_ms, "total_ms": queue_ms + elapsed_ms},
+                "cost": completed.get("cost") or NO_COST,
+                "recorded_at": completed["finished_at"],
+                **model,
+            }
+        )
+
+
+_SUBJECTS: Final = {"inference": "model", "tool": "tool", "task": "task"}
 
 
 class _FixedHeaders:

@@ -326,6 +326,16 @@ class MemoryConsumer:
             self.seek(partition, 0)
         return True
 
+    async def offsets_at(self, partitions: Sequence[TopicPartition], at_ms: int) -> Mapping[TopicPartition, int]:
+        """The first offsets written at that time or later."""
+        found: dict[TopicPartition, int] = {}
+        for each in partitions:
+            records = self._log._topics[each.topic][each.partition].records
+            later = (record.offset for record in records if record.timestamp >= at_ms)
+            if (first := next(later, None)) is not None:
+                found[each] = first
+        return found
+
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Where the partitions end."""
         return {each: self._log._topics[each.topic][each.partition].end for each in partitions}

@@ -66,6 +66,9 @@ class Consumer(Protocol):
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool: ...
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]: ...
+    async def offsets_at(self, partitions: Sequence[TopicPartition], at_ms: int) -> Mapping[TopicPartition, int]:
+        """The first offsets written at that time or later; a partition that has none is absent."""
+
     def assignment(self) -> set[TopicPartition]: ...
     async def learn_partitions(self, topic: str) -> set[int]:
         """The partition numbers of a topic; empty where there is none."""
@@ -162,6 +165,10 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no type
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         ends: Mapping[TopicPartition, int] = await super().end_offsets(list(partitions))
         return ends
+
+    async def offsets_at(self, partitions: Sequence[TopicPartition], at_ms: int) -> Mapping[TopicPartition, int]:
+        found = await super().offsets_for_times(dict.fromkeys(partitions, at_ms))
+        return {each: place.offset for each, place in found.items() if place is not None}
 
     async def learn_partitions(self, topic: str) -> set[int]:
         cluster = await self._client.fetch_all_metadata()

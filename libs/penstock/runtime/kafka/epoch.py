@@ -4,9 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
+from penstock.runtime.clock import now_ms
 from penstock.runtime.kafka.attempts import Outcome
 from penstock.runtime.kafka.broker import Consumer
 from penstock.runtime.kafka.frontier import Frontier
+from penstock.runtime.kafka.lookback import Earlier
 from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import Instruments
 
@@ -55,6 +57,10 @@ class Epoch:
         self.hungry = [asyncio.Event() for _ in topics]
         self.pollers: list[asyncio.Task[None]] = []
         self.tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self.began_ms = now_ms()
+        self.looked_back_to_ms: int | None = None
+        self.answered: Earlier = {}
+        """What was answered before this assignment."""
         self.closed = False
         self.closing: asyncio.Task[None] | None = None
 
@@ -67,6 +73,15 @@ class Epoch:
                     hungry.set()
                 return taken
         return None
+
+    def oldest_new(self, fetched: Mapping[TopicPartition, Sequence[Received]]) -> int | None:
+        """When the oldest of the first records of partitions was written; None where none is a partition's first."""
+        firsts = [
+            records[0].timestamp
+            for partition, records in fetched.items()
+            if records and self.lanes[partition].frontier.position is None
+        ]
+        return min(firsts, default=None)
 
     def uncommitted(self) -> dict[TopicPartition, int]:
         """Positions that moved since they were committed."""

@@ -20,6 +20,7 @@ from penstock.runtime.health import Health
 from penstock.runtime.kafka.attempts import Attempts, Outcome, Slot
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
 from penstock.runtime.kafka.epoch import BUFFERED_MAX, COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane, Tally
+from penstock.runtime.kafka.lookback import SKEW_MS, LookBack, event_id
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.recent import Recent
 from penstock.runtime.kafka.records import Received, TopicPartition, identity
@@ -59,6 +60,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         deliveries_max: int = DELIVERIES_MAX,
         session_seconds: float = 10.0,
         poll_seconds_max: float = 300.0,
+        look_back: LookBack | None = None,
         health: Health | None = None,
         instruments: Instruments | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         )
         self._attempts = Attempts(handler, publisher, group_id, deliveries_max)
         self._recent = Recent(recent_ids_max, recent_bytes_max)
+        self._look_back = look_back
         self._health = health
         self._tallies: dict[str, Tally] = {}
         self._consumer: Consumer | None = None
@@ -163,6 +166,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                     hungry.clear()
                     await self._wait_polling(consumer, hungry)
                 fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=BUFFERED_MAX)
+                await self._recall(epoch, epoch.oldest_new(fetched))
             except KafkaError as error:
                 self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
                 if not error.retriable:
@@ -179,6 +183,23 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                     lane.frontier.begin(record.offset)
                     buffer.append((lane, record))
             self._start_more(epoch)
+
+    async def _recall(self, epoch: Epoch, oldest_ms: int | None) -> None:
+        """Before a partition's first records are handled: what had been answered when its last owner died?"""
+        if self._look_back is None or oldest_ms is None or oldest_ms > epoch.began_ms + SKEW_MS:
+            return
+        if epoch.looked_back_to_ms is not None and oldest_ms >= epoch.looked_back_to_ms:
+            return  # no answer is older than what it answers
+        since_ms = max(0, oldest_ms - SKEW_MS)
+        while True:
+            try:
+                epoch.answered |= await self._look_back.answered(since_ms)
+            except KafkaError as error:
+                self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
+                await asyncio.sleep(FETCH_RETRY_SECONDS)
+            else:
+                epoch.looked_back_to_ms = since_ms
+                return
 
     async def _wait_polling(self, consumer: Consumer, hungry: asyncio.Event) -> None:
         """Wait for room, touching the consumer now and then: unpolled, the client would leave the group."""
@@ -206,7 +227,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     async def _work(self, epoch: Epoch, lane: Lane, record: Received, slot: Slot) -> None:
         started = asyncio.get_running_loop().time()
         try:
-            outcome = await self._outcome(record, slot)
+            outcome = await self._outcome(epoch, record, slot)
         except Exception as error:  # noqa: BLE001  # whatever it is, the consumer must end rather than drop the record
             self._fail(error)
         else:
@@ -226,7 +247,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         if self._epoch is not None:
             self._start_more(self._epoch)
 
-    async def _outcome(self, record: Received, slot: Slot) -> Outcome:
+    async def _outcome(self, epoch: Epoch, record: Received, slot: Slot) -> Outcome:
         key = identity(record)
         joined = False
         while (earlier := self._recent.running(key)) is not None:
@@ -237,6 +258,9 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             slot.release()
             if not joined:
                 await self._attempts.publish(remembered)
+            return Outcome.REMEMBERED
+        if epoch.answered and await self._answered_before(epoch, record):
+            slot.release()
             return Outcome.REMEMBERED
         task = asyncio.current_task()
         assert task is not None
@@ -249,6 +273,21 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             return Outcome.DEAD_LETTERED
         self._recent.remember(key, outputs)
         return Outcome.DONE
+
+    async def _answered_before(self, epoch: Epoch, record: Received) -> bool:
+        """Whether its answer is there from before this assignment; what is missing beside it is sent now."""
+        event = event_id(record)
+        if event not in epoch.answered or self._look_back is None:
+            return False
+        answer = epoch.answered.pop(event)
+        if answer is not None:
+            try:
+                rest = self._look_back.rest(record, answer)
+            except ValueError as error:
+                self._log.warning(LogEvent.LOOK_BACK_CUT, error=str(error))
+                return False
+            await self._attempts.publish(rest)
+        return True
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is not None and not self._failure.done():

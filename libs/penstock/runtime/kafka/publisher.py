@@ -7,7 +7,7 @@ and while a batch travels the next one grows. A send costs an append; no record 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 
 from aiokafka.errors import (
     InvalidTopicError,
@@ -18,11 +18,11 @@ from aiokafka.errors import (
 )
 
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, Service, consumed_by, produced_by
+from penstock.contracts.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, Service
 from penstock.runtime.errors import NotAcknowledged, NotAllowed, Unavailable
 from penstock.runtime.kafka.broker import CLOSE_SECONDS, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Broker, Producer, connect
 from penstock.runtime.kafka.records import partition_of, size_of
-from penstock.runtime.kafka.subscription import name_pattern
+from penstock.runtime.kafka.subscription import may_publish
 from penstock.runtime.telemetry import Instruments, LogEvent, logger
 
 BATCH_BYTES_MAX, RECORD_BYTES_MAX, PENDING_BYTES_MAX = 256 * 1024, 900_000, 64 * 1024 * 1024
@@ -100,7 +100,7 @@ class Publisher:
         self._pending_bytes_max = pending_bytes_max
         self._record_bytes_max = record_bytes_max
         self._batch_bytes_max = batch_bytes_max
-        self._allowed = _permission(service)
+        self._allowed = may_publish(service)
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._partitions: dict[str, int] = {}
         self._unplaced: dict[str, deque[_Entry]] = {}
@@ -379,21 +379,3 @@ class Publisher:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _permission(service: Service) -> Callable[[str], bool]:
-    """Whether a topic is one the registry lets the service publish; remembers what it was asked."""
-    mine = [name_pattern(topic.name) for topic in produced_by(service)]
-    heard = [name_pattern(topic.name) for topic in consumed_by(service)]
-    answers: dict[str, bool] = {}
-
-    def allowed(topic: str) -> bool:
-        answer = answers.get(topic)
-        if answer is None:
-            own, patterns = topic.removeprefix(DEAD_LETTER_PREFIX), mine
-            if own != topic:
-                patterns = heard
-            answer = answers[topic] = any(pattern.fullmatch(own) for pattern in patterns)
-        return answer
-
-    return allowed

@@ -1,9 +1,9 @@
-"""Owns who may subscribe to what: the topic registry's answer."""
+"""Owns who may subscribe to and publish what: the topic registry's answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from penstock.contracts.topics import Deployment, Service, consumed_by
+from penstock.contracts.topics import DEAD_LETTER_PREFIX, Deployment, Service, consumed_by, produced_by
 from penstock.runtime.errors import NotAllowed
 
 
@@ -25,3 +25,21 @@ def check_subscription(service: Service, topics: Sequence[str]) -> None:
 def name_pattern(name: str) -> re.Pattern[str]:
     """A family's name with each parameter as one part of a topic's name."""
     return re.compile("[^.]+".join(re.escape(part) for part in re.split(r"\{[^}]*\}", name)))
+
+
+def may_publish(service: Service) -> Callable[[str], bool]:
+    """Whether a topic is one the registry lets the service publish; remembers what it was asked."""
+    mine = [name_pattern(topic.name) for topic in produced_by(service)]
+    heard = [name_pattern(topic.name) for topic in consumed_by(service)]
+    answers: dict[str, bool] = {}
+
+    def allowed(topic: str) -> bool:
+        answer = answers.get(topic)
+        if answer is None:
+            own, patterns = topic.removeprefix(DEAD_LETTER_PREFIX), mine
+            if own != topic:
+                patterns = heard
+            answer = answers[topic] = any(pattern.fullmatch(own) for pattern in patterns)
+        return answer
+
+    return allowed

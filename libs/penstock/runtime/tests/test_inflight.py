@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
 from penstock.runtime.kafka.attempts import Outcome, Slot
+from penstock.runtime.kafka.epoch import Epoch
 from penstock.runtime.kafka.inflight import InFlightConsumer
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.records import Received
@@ -29,6 +30,7 @@ async def test_a_finished_event_sends_its_outputs_again_without_running() -> Non
     freed: list[bool] = []
     outcomes = [
         await consumer._outcome(
+            Epoch([], [REQUESTED]),
             MemoryRecord(REQUESTED, 0, offset, 0, None, b"", (("ce_id", b"1"), ("ce_source", b"s"))),
             Slot(lambda: freed.append(True)),
         )

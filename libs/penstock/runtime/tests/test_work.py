@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 
 from penstock.contracts.envelope import Envelope, Headers, decode, to_headers
 from penstock.contracts.ids import event_id, request_id, run_key
-from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded, WorkError
-from penstock.contracts.topics import TASK_COMPLETED, USAGE_RECORDED, Service
+from penstock.contracts.messages import (
+    ChatMessage,
+    InferenceRequested,
+    NextMove,
+    TaskCompleted,
+    TaskRequested,
+    UsageRecorded,
+    WorkError,
+    WorkRequested,
+)
+from penstock.contracts.topics import INFERENCE_COMPLETED, TASK_COMPLETED, USAGE_RECORDED, Service
 from penstock.runtime.errors import Poison
-from penstock.runtime.work import OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
+from penstock.runtime.work import NO_COST, OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
 from penstock.testkit.received import Record
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
@@ -43,6 +52,14 @@ def a_request(**changes: Any) -> TaskRequested:
         "input": {"a": None},
     }
     return TaskRequested(**{**given_fields, **changes})
+
+
+def a_model_request() -> InferenceRequested:
+    shared = a_request().model_dump(exclude={"queue", "task", "input"})
+    messages = [ChatMessage(role="user", content="hello")]
+    return InferenceRequested(
+        **{**shared, "priority": "batch"}, pool="small", model="t", messages=messages, max_tokens=9
+    )
 
 
 def a_record(value: bytes | None, headers: Headers | None = None) -> Record:
@@ -190,3 +207,33 @@ def test_whoever_the_work_is_for_the_answers_can_be_read(tenant: str, labels: di
 @given(st.uuids(), st.text())
 def test_event_ids_are_version_five_uuids(cause: UUID, name: str) -> None:
     assert event_id(cause, name) == str(uuid5(cause, name))
+
+
+@pytest.mark.parametrize("kind", ["task", "inference"])
+def test_usage_that_a_crash_left_out_is_told_from_the_request_and_its_outcome(kind: str) -> None:
+    extra: dict[str, Any]
+    usage_extra: dict[str, Any]
+    if kind == "task":
+        answers, extra, usage_extra = ANSWERS, {"task": "t"}, {}
+        request: WorkRequested = a_request()
+    else:
+        answers = Answers(Service.INFERENCE, INFERENCE_COMPLETED, "inference", "inference-1")
+        request = a_model_request()
+        shared = {"pool": "small", "engine": "e", "simulated": True}
+        tokens = {"input": 3, "cached_input": 0, "output": 2, "reasoning": 0}
+        extra = {**shared, "model": "t", "usage": tokens, "cost": dict(NO_COST, amount="0.25")}
+        usage_extra = {**shared, "lane": "batch", "tokens": tokens}
+    requested = a_record(request.to_json(), headers())
+    work = read(type(request), requested, home_partitions=4)
+    outcome = Outcome(AT_MS + 50, 7.0, output=b"1", completed=extra, usage=usage_extra, cost=extra.get("cost", NO_COST))
+    completed, usage = answers.records(work, "t", outcome)
+
+    (again,) = answers.usage_again(requested, a_record(completed.value))
+
+    assert UsageRecorded.model_validate_json(again.value) == UsageRecorded.model_validate_json(usage.value)
+    assert (again.topic, again.key, sorted(again.headers)) == (usage.topic, usage.key, sorted(usage.headers))
+
+
+def test_a_stranger_among_the_outcomes_says_nothing_about_usage() -> None:
+    with pytest.raises(ValueError, match="not an outcome"):
+        ANSWERS.usage_again(a_record(a_request().to_json(), headers()), a_record(b"{}"))
