@@ -42,18 +42,24 @@ class Message(BaseModel):
 
         `values` names every field that has no default, and belongs to the message from here on.
         """
+        names, defaults = _fields(cls)
+        if len(values) < len(names):
+            for name, field in defaults:
+                if name not in values:
+                    values[name] = field.get_default(call_default_factory=True, validated_data={})
         message = cls.__new__(cls)
-        _set = object.__setattr__
-        _set(message, "__pydantic_fields_set__", set(values))
-        for name, field in _defaults(cls):
-            if name not in values:
-                values[name] = field.get_default(call_default_factory=True, validated_data={})
         _set(message, "__dict__", values)
+        _set(message, "__pydantic_fields_set__", names)
         _set(message, "__pydantic_extra__", None)
         _set(message, "__pydantic_private__", None)
         return message
 
 
+_set = object.__setattr__
+
+
 @cache
-def _defaults(message: type[Message]) -> tuple[tuple[str, FieldInfo], ...]:
-    return tuple((name, field) for name, field in message.model_fields.items() if not field.is_required())
+def _fields(message: type[Message]) -> tuple[set[str], tuple[tuple[str, FieldInfo], ...]]:
+    """All names, shared by all trusted messages of a type; and those that have a default."""
+    fields = message.model_fields
+    return set(fields), tuple((name, field) for name, field in fields.items() if not field.is_required())

@@ -10,10 +10,8 @@ from penstock.contracts.envelope import Outgoing, rfc3339
 from penstock.contracts.messages import (
     Failure,
     RunFinished,
-    RunProgressed,
     RunRequested,
     RunStart,
-    RunUsage,
     SignalKind,
     StepChange,
 )
@@ -34,8 +32,6 @@ log = structlog.get_logger()
 
 UNNAMED = "unnamed"
 """The workflow of a request that cannot be read and names none."""
-
-NOTHING_USED = RunUsage()
 
 CHANGES_PER_RECORD_MAX = 100
 """In one progress record: with the largest previews it stays far below what a broker takes."""
@@ -255,9 +251,7 @@ class Deciding:
         outgoing.extend(
             [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
         )
-        outgoing.extend(
-            [records.progress_record(run, progress, touched.cause, self._time) for progress in self._progress(touched)]
-        )
+        self._tell(touched, outgoing)
         if touched.finished is not None:
             outgoing.append(records.finished_record(run, touched.finished, touched.cause, self._time))
         if touched.new:
@@ -276,27 +270,15 @@ class Deciding:
         elif current is None or wanted < current or current <= self._at_ms:
             batch.alarms_set.append(Alarm(touched.run.key, touched.run.home, wanted))
 
-    def _progress(self, touched: Touched) -> Iterable[RunProgressed]:
-        """One record as a rule; more where so much changed that one could become too large for the broker."""
-        run, changes = touched.run, touched.changes
-        first, last = 0, max(0, len(changes) - 1) // CHANGES_PER_RECORD_MAX
-        for part in range(first, last + 1):
+    def _tell(self, touched: Touched, outgoing: list[Outgoing]) -> None:
+        """One progress record as a rule; more where so much changed that one could be too large for the broker."""
+        run, changes, start = touched.run, touched.changes, touched.start
+        while len(changes) > CHANGES_PER_RECORD_MAX:
+            told, changes = changes[:CHANGES_PER_RECORD_MAX], changes[CHANGES_PER_RECORD_MAX:]
             run.sequence += 1
-            ended = part == last
-            yield RunProgressed.trusted(
-                {
-                    "run_key": run.key,
-                    "run_id": run.run_id,
-                    "tenant": run.tenant,
-                    "workflow": run.workflow,
-                    "version": run.version,
-                    "labels": run.labels,
-                    "sequence": run.sequence,
-                    "status": run.status if ended else "running",
-                    "start": touched.start if part == first else None,
-                    "changes": changes[part * CHANGES_PER_RECORD_MAX : (part + 1) * CHANGES_PER_RECORD_MAX],
-                    "usage": run.usage.to_message() if run.usage.model_calls else NOTHING_USED,
-                    "error": run.error if ended else None,
-                    "at": self._at,
-                }
-            )
+            progress = records.Progress("running", start, told, None, self._at)
+            outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
+            start = None
+        run.sequence += 1
+        progress = records.Progress(run.status, start, changes, run.error, self._at)
+        outgoing.append(records.progress_record(run, progress, touched.cause, self._time))

@@ -1,22 +1,28 @@
 """Owns writing: turns what the core decided into records, with ids that derive from their causes."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
-from typing import Final
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from penstock.contracts import ids, topics
 from penstock.contracts.envelope import Heading, Outgoing
 from penstock.contracts.messages import (
+    Failure,
     InferenceRequested,
     Lane,
     Message,
     RunFinished,
-    RunProgressed,
+    RunStart,
+    StepChange,
     TaskRequested,
     ToolRequested,
 )
 from penstock.runtime.kafka.records import Received
-from services.orchestrator.core.state import Request, Run
+from services.orchestrator.core.state import Request, Run, RunStatus
 
 SOURCE: Final = "penstock/orchestrator"
 
@@ -68,24 +74,68 @@ def request_record(run: Run, request: Request, cause: str, at: bytes) -> Outgoin
     )
 
 
-def progress_record(run: Run, progress: RunProgressed, cause: str, at: bytes) -> Outgoing:
-    """What changed in a run; the id is made of the run and the sequence."""
-    event_id = f"{run.key.hex}/progress/{progress.sequence}"
-    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, run, progress, event_id, cause, at)
+class Progress(NamedTuple):
+    """What one record tells of a run, next to what the run says of itself."""
+
+    status: RunStatus
+    start: RunStart | None
+    changes: Sequence[StepChange]
+    error: Failure | None
+    at: datetime
+
+
+def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outgoing:
+    """What changed in a run, as a RunProgressed; the id is made of the run and the sequence.
+
+    There is one per run and batch, so the body is written without building the model; a test reads it back as one.
+    """
+    body: dict[str, Any] = {
+        "run_key": run.key,
+        "run_id": run.run_id,
+        "tenant": run.tenant,
+        "workflow": run.workflow,
+        "version": run.version,
+        "labels": run.labels,
+        "sequence": run.sequence,
+        "status": progress.status,
+        "changes": [_without_none(change) for change in progress.changes],
+        "at": progress.at,
+    }
+    if progress.start is not None:
+        body["start"] = progress.start
+    if progress.error is not None:
+        body["error"] = progress.error
+    if run.usage.model_calls:
+        body["usage"] = run.usage.to_message()
+    value = orjson.dumps(body, _plain, orjson.OPT_UTC_Z)
+    event_id = f"{run.key.hex}/progress/{run.sequence}"
+    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, run, value, event_id, cause, at)
+
+
+def _without_none(message: Message) -> dict[str, Any]:
+    return {name: value for name, value in message.__dict__.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return _without_none(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    raise TypeError(f"{type(value).__name__} has no place in a progress record")
 
 
 def finished_record(run: Run, finished: RunFinished, cause: str, at: bytes) -> Outgoing:
     """A run's end. A run that is redriven ends again, under another id."""
     event_id = f"{run.key.hex}/finished/{run.sequence}"
-    return _about_run(topics.RUN_FINISHED.name, _FINISHED, run, finished, event_id, cause, at)
+    return _about_run(topics.RUN_FINISHED.name, _FINISHED, run, finished.to_json(), event_id, cause, at)
 
 
 def _about_run(  # what makes a record
-    topic: str, heading: Heading, run: Run, message: Message, event_id: str, cause: str, at: bytes
+    topic: str, heading: Heading, run: Run, value: bytes, event_id: str, cause: str, at: bytes
 ) -> Outgoing:
     run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(run.key))
     headers = heading.headers(event_id, at, run.tenant, run_id, cause, trace)
-    return Outgoing(topic=topic, key=run_id, value=message.to_json(), headers=headers)
+    return Outgoing(topic=topic, key=run_id, value=value, headers=headers)
 
 
 def instant(at_ms: int) -> datetime:
