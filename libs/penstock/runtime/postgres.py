@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from penstock.runtime.errors import PenstockError, Unavailable
+from penstock.runtime.errors import PenstockError, SettingsError, Unavailable
 from penstock.runtime.telemetry import LogEvent, logger
 
 CONNECT_SECONDS = 10.0
@@ -54,6 +54,9 @@ async def connect_pool(
         )
         try:
             return await pool
+        except asyncpg.ClientConfigurationError as error:
+            pool.terminate()
+            raise SettingsError(f"PENSTOCK_POSTGRES_URL: {error}") from error  # no wait makes it right
         except AWAY as error:
             log.warning(LogEvent.POSTGRES_AWAITED, url=without_password(url), error=repr(error))
             pool.terminate()
