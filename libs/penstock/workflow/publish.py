@@ -12,10 +12,13 @@ VERSION_DIGITS = 12
 
 
 def version_of(definition: Definition) -> str:
-    """The version given, else the first digits of the SHA-256 of the content, whatever its fields' order."""
+    """The version given, else the first digits of the SHA-256 of the content.
+
+    The order of a block's fields makes no difference, that of a schema's properties does: a model answers in it.
+    """
     if definition.version is not None:
         return definition.version
-    content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}), option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}))
     return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 

@@ -183,6 +183,17 @@ def test_a_version_is_that_of_the_content() -> None:
     assert version_of(load(SOUND + "version: v7\n")) == "v7"
 
 
+def test_the_order_of_a_schemas_properties_is_content() -> None:
+    # A model under guided decoding answers in this order: a reason before a verdict is another workflow than after.
+    step = "{id: judge, model: small, prompt: Judge., output_schema: {type: object, properties: {%s}}}"
+    text = "name: judge\ntiers: {small: [{pool: small, model: m}]}\ndo: " + step
+    first, second = load(text % "why: {}, kind: {}"), load(text % "kind: {}, why: {}")
+
+    assert version_of(first) != version_of(second)
+    body = WorkflowPublished.model_validate_json(published(first, datetime(2026, 1, 1, tzinfo=UTC)).to_json())
+    assert list(body.definition["do"]["output_schema"]["properties"]) == ["why", "kind"]
+
+
 def test_what_is_published_comes_back_as_it_was() -> None:
     definition = load(SOUND)
 

@@ -162,6 +162,22 @@ async def test_a_batch_whose_answer_was_lost_is_not_written_twice() -> None:
     assert len(world.wire.take_tasks()) == 1
 
 
+async def test_a_model_is_asked_for_its_answer_in_the_authors_order(world: World) -> None:
+    # given a schema whose properties are not in the alphabet's order, in the store
+    schema = {"type": "object", "properties": {"why": {"type": "string"}, "kind": {"type": "string"}}}
+    step = {"id": "judge", "model": "small", "prompt": "Judge.", "output_schema": schema}
+    tiers = {"small": [{"pool": "small", "model": "first"}]}
+    await world.publish(a_definition(step, tiers=tiers), version="ordered")
+    # when another owner loads it and starts a run
+    heir = World(world.store)
+    await heir.definitions.load()
+    await heir.own(0)
+    await heir.owner.process([heir.request(workflow="example@ordered")])
+    # then the model is asked in that order
+    (asked,) = heir.wire.take("penstock.inference.small.standard.requested.v1")
+    assert list(asked["output_schema"]["properties"]) == ["why", "kind"]
+
+
 async def test_records_of_a_home_that_is_not_ours_are_refused(world: World) -> None:
     await world.owner.release(frozenset({1}))
     with pytest.raises(Fenced):
