@@ -60,15 +60,6 @@ class Executions:
     ended: dict[str, int]
     """How many executions of a request id came to their end."""
 
-    @property
-    def repeated(self) -> dict[str, int]:
-        """Request ids that were executed more than once, and how often."""
-        counts: dict[str, int] = defaultdict(int)
-        for request_ids in self.begun.values():
-            for request_id in request_ids:
-                counts[request_id] += 1
-        return {request_id: count for request_id, count in counts.items() if count > 1}
-
 
 def read_ledger(ledger: Path) -> Executions:
     """All executions so far."""

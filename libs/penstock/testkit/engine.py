@@ -1,0 +1,99 @@
+"""Owns an engine that tests script: an OpenAI-compatible endpoint that counts its calls and survives its callers."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+LOOPBACK: Final = "127.0.0.1"
+ANSWER_SECONDS: Final = 0.05
+TOKENS: Final = {"prompt_tokens": 12, "completion_tokens": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it came."""
+
+    request_id: str
+    model: str
+    conversation: tuple[str, ...]
+
+
+class ScriptedEngine:
+    """Answers "fine", or what was scripted for a phrase in the conversation, once per script line."""
+
+    def __init__(self) -> None:
+        self.calls: Final[list[Call]] = []
+        self.url = ""
+        self._scripts: Final[dict[str, deque[str]]] = defaultdict(deque)
+
+    def answer(self, phrase: str, *answers: str) -> None:
+        """What to say, one after the other, to conversations that begin with this phrase."""
+        self._scripts[phrase].extend(answers)
+
+    def calls_about(self, phrase: str) -> list[Call]:
+        """The calls whose conversation begins with this phrase."""
+        return [call for call in self.calls if call.conversation[0].startswith(phrase)]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one exchange."""
+        try:
+            method, path, headers, body = await _request(reader)
+            if method == "GET":
+                _write(writer, "application/json", orjson.dumps({"object": "list", "data": []}))
+            elif path.endswith("/chat/completions"):
+                asked = orjson.loads(body)
+                conversation = tuple(message["content"] for message in asked["messages"])
+                self.calls.append(Call(headers.get("x-request-id", ""), asked["model"], conversation))
+                await asyncio.sleep(ANSWER_SECONDS)
+                _write(writer, "text/event-stream", _stream(self._next_answer(conversation)))
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # whoever called was killed
+        finally:
+            writer.close()
+
+    def _next_answer(self, conversation: tuple[str, ...]) -> str:
+        for phrase, answers in self._scripts.items():
+            if conversation[0].startswith(phrase) and answers:
+                return answers.popleft()
+        return "fine"
+
+
+@asynccontextmanager
+async def scripted_engine() -> AsyncIterator[ScriptedEngine]:
+    """An engine on a free port."""
+    engine = ScriptedEngine()
+    server = await asyncio.start_server(engine.serve, LOOPBACK, 0, backlog=512)
+    engine.url = f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield engine
+    finally:
+        server.close()
+
+
+async def _request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    method, path, _ = head[0].split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    return method, path, headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+def _stream(text: str) -> bytes:
+    chunks: list[Any] = [
+        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": TOKENS},
+    ]
+    return b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def _write(writer: asyncio.StreamWriter, content_type: str, body: bytes) -> None:
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
