@@ -68,7 +68,13 @@ class OpenAiEngine:
         answer = _Answer(asyncio.get_running_loop().time)
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._stream(request, answer)
+                try:
+                    await self._stream(request, answer)
+                except httpx.RemoteProtocolError:
+                    if answer.first_token_ms is not None:
+                        raise
+                    # A kept connection that the server closed as we wrote: it never read the request.
+                    await self._stream(request, answer)
         except TimeoutError as error:
             raise answer.failed(timed_out(timeout_seconds), request) from error
         except httpx.HTTPError as error:

@@ -150,3 +150,25 @@ async def test_every_way_to_fail_has_its_code(answer: Answer, code: str) -> None
 
     assert failure.error.code == code
     assert failure.error.next is NextMove.RETRY_ELSEWHERE
+
+
+@pytest.mark.parametrize(("drops", "succeeds"), [(1, True), (2, False)])
+async def test_a_connection_that_was_closed_before_the_request_was_read_is_replaced_once(
+    drops: int, succeeds: bool
+) -> None:
+    # given an endpoint that closes kept connections as the request arrives
+    asked: list[httpx.Request] = []
+    answer = stream(delta("fine", finish="stop"))
+
+    def dropping(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) <= drops:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return answer(request)
+
+    # when it is asked, then one drop goes unnoticed and a second one is a failure
+    if succeeds:
+        assert (await an_engine(dropping).generate(asks(), 10.0)).text == "fine"
+    else:
+        assert (await failure_of(dropping)).error.next is NextMove.RETRY_ELSEWHERE
+    assert len(asked) == 2
