@@ -41,7 +41,7 @@ class PostgresStore:
                 (row["home"], row["topic"]): Position(row["next_offset"], row["owner_epoch"]) for row in positions
             },
             outbox=[(row["home"], row["id"], row["records"]) for row in outbox],
-            alarms=[Alarm(row["run_key"], row["home"], row["due_at_ms"]) for row in alarms],
+            alarms=[Alarm(rows.plain_uuid(row["run_key"]), row["home"], row["due_at_ms"]) for row in alarms],
         )
 
     async def load(self, keys: Collection[UUID]) -> dict[UUID, Run]:
@@ -50,7 +50,7 @@ class PostgresStore:
             found = await connection.fetch(self._sql["load_runs"], list(keys))
             if not found:
                 return {}
-            runs = {row["run_key"]: rows.run_from_row(row) for row in found}
+            runs = {run.key: run for run in map(rows.run_from_row, found)}
             for row in await connection.fetch(self._sql["load_steps"], list(runs)):
                 rows.add_step(runs[row["run_key"]], row)
         return runs
