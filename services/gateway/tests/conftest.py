@@ -1,7 +1,7 @@
 """A whole gateway in this process, on real Kafka and Postgres, and a client that speaks to its socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,14 @@ class Running:
 
     async def until(self, path: str, field: str, wanted: object) -> httpx.Response:
         """Asks until the answer has what is wanted."""
+        return await self.until_holds(path, lambda body: bool(body.get(field) == wanted))
+
+    async def until_holds(self, path: str, holds: Callable[[dict[str, Any]], bool]) -> httpx.Response:
+        """Asks until the answer is as it should be; topics are read apart, so one can be ahead of another."""
         async with asyncio.timeout(30):
             while True:
                 answer = await self.http.get(path)
-                if answer.status_code == 200 and answer.json().get(field) == wanted:
+                if answer.status_code == 200 and holds(answer.json()):
                     return answer
                 await asyncio.sleep(0.02)
 

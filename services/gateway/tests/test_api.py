@@ -165,7 +165,8 @@ async def test_a_run_shows_its_steps_usage_and_output(gateway: Running) -> None:
 
     # Then it is found under its percent-encoded id
     path = "/v1/runs/a%2Fb%3Fc%23d%252F%26%22%3Ce%3E"
-    run = (await gateway.until(path, "status", "completed")).json()
+    await gateway.until(path, "status", "completed")
+    run = (await gateway.until_holds(path, lambda body: bool(body["steps"] and body["steps"][0]["attempts"]))).json()
     assert run["run_id"] == run_id
     assert run["output"] == {"text": "hello"}
     assert run["input_preview"] == {"name": "Ada"}
@@ -187,10 +188,10 @@ async def test_a_run_shows_its_steps_usage_and_output(gateway: Running) -> None:
 async def test_costs_are_grouped_by_what_is_asked_for(gateway: Running) -> None:
     # Given a run of a version of its own
     await tell_whole_run(gateway, "costly")
-    await gateway.until("/v1/runs/costly", "status", "completed")
+    period = "since=2026-11-21T12:00:00Z&until=2026-11-21T13:00:00Z"
+    await gateway.until_holds(f"/v1/costs?by=run&{period}", lambda body: "costly" in str(body["lines"]))
 
     # When costs are read by tenant and workflow, and by run
-    period = "since=2026-11-21T12:00:00Z&until=2026-11-21T13:00:00Z"
     by_workflow = (await gateway.http.get(f"/v1/costs?by=tenant,workflow&{period}")).json()
     by_run = (await gateway.http.get(f"/v1/costs?by=run&{period}")).json()
 
