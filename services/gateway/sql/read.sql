@@ -1,11 +1,12 @@
--- list_runs: One page of a tenant's runs, newest first; the status of a run that ended is its end's.
+-- list_runs: One page of a tenant's runs, newest first; completed is a run whose output has been read, not before.
 SELECT run.run_key, run.tenant, run.run_id, run.workflow, run.version, run.labels, run.started_at, run.updated_at,
     run.sequence, stated.status, run_end.finished_at, newest.body AS progress
 FROM run
 LEFT JOIN run_end ON run_end.run_key = run.run_key AND run_end.finished_at >= run.running_at
 LEFT JOIN run_progress AS newest ON newest.run_key = run.run_key AND newest.sequence = run.sequence
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN run.status = 'running' THEN coalesce(run_end.status, run.status) ELSE run.status END AS status
+    SELECT CASE WHEN run.status IN ('running', 'completed') THEN coalesce(run_end.status, 'running')
+           ELSE run.status END AS status
 ) AS stated
 WHERE run.tenant = $1
     AND ($2::text IS NULL OR run.workflow = $2)
@@ -15,10 +16,11 @@ WHERE run.tenant = $1
 ORDER BY run.started_at DESC, run.run_key DESC
 LIMIT $7;
 
--- read_run: One run with its end.
+-- read_run: One run with its end; its output comes on another topic than its progress, and completed means both.
 SELECT run.run_key, run.tenant, run.run_id, run.workflow, run.version, run.labels, run.started_at, run.updated_at,
     run.sequence, run.status AS progress_status, run_end.finished_at, run_end.body AS ending,
-    CASE WHEN run.status = 'running' THEN coalesce(run_end.status, run.status) ELSE run.status END AS status
+    CASE WHEN run.status IN ('running', 'completed') THEN coalesce(run_end.status, 'running')
+         ELSE run.status END AS status
 FROM run
 LEFT JOIN run_end ON run_end.run_key = run.run_key AND run_end.finished_at >= run.running_at
 WHERE run.run_key = $1;
