@@ -1,6 +1,6 @@
 """Owns the system that the chaos tests share: two orchestrators, one of everything else, and load with a ledger."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,19 @@ def engine_environment(url: str) -> Mapping[str, Mapping[str, str]]:
         },
         "worker": {"PENSTOCK_WORKER_IN_FLIGHT": "16"},
     }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the last log lines of every part where a test failed."""
+    report = yield
+    fleet = getattr(item, "funcargs", {}).get("fleet")
+    if call.when == "call" and report.failed and isinstance(fleet, Fleet):
+        for name, part in fleet.running.stack.parts.items():
+            report.sections.append((f"log of {name}, started {part.restarts + 1} times", "\n".join(part.last_lines())))
+    return report
 
 
 @pytest.fixture(scope="session")
