@@ -18,7 +18,7 @@ from examples.licence_audit.report import PLAIN_WIDTH
 from services.local.detached import SupervisorFailedError
 from services.local.options import DEFAULT_DATA, Model
 
-DEFAULT_LIMIT = 16
+DEFAULT_LIMIT = 8
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130

@@ -51,6 +51,7 @@ async def connect_pool(
             timeout=CONNECT_SECONDS,
             command_timeout=statement_seconds,
             init=setup,
+            reset=_nothing_to_reset,
         )
         try:
             return await pool
@@ -65,6 +66,11 @@ async def connect_pool(
         if stop is None:
             await asyncio.sleep(delay)
         delay = min(delay * 2, RETRY_SECONDS_MAX)
+
+
+async def _nothing_to_reset(connection: asyncpg.Connection) -> None:
+    """Sessions keep no state here; asyncpg's own reset is a round trip after every use of a connection."""
+    del connection
 
 
 async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
