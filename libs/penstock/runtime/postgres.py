@@ -38,6 +38,7 @@ async def connect_pool(
     connections_max: int = 8,
     setup: Callable[[asyncpg.Connection], Coroutine[None, None, None]] | None = None,
     statement_seconds: float = 30.0,
+    server_settings: Mapping[str, str] | None = None,
     stop: asyncio.Event | None = None,
 ) -> asyncpg.Pool:
     """A pool that has connected once. Waits with back-off while Postgres is away, until `stop` (then Unavailable)."""
@@ -52,6 +53,7 @@ async def connect_pool(
             command_timeout=statement_seconds,
             init=setup,
             reset=_nothing_to_reset,
+            server_settings=dict(server_settings or {}),
         )
         try:
             return await pool

@@ -23,6 +23,8 @@ from services.orchestrator.shell.store import Store
 from services.orchestrator.shell.telemetry import OrchestratorInstruments
 
 HOUR_MS = 3_600_000
+SESSION = {"plan_cache_mode": "force_generic_plan"}
+"""Planning the batch's statement anew costs more than running it, and its plan never depends on its arguments."""
 DEFINITIONS_TOPIC = topics.WORKFLOW_PUBLISHED.name
 
 
@@ -31,7 +33,12 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
     settings, stop, health = context.settings, context.stop, context.health
     health.set_ready("definitions", False, "not read yet")
     async with AsyncExitStack() as stack:
-        pool = await connect_pool(settings.postgres_url, connections_max=settings.postgres_connections_max, stop=stop)
+        pool = await connect_pool(
+            settings.postgres_url,
+            connections_max=settings.postgres_connections_max,
+            server_settings=SESSION,
+            stop=stop,
+        )
         stack.push_async_callback(pool.close)
         await migrate(pool, files("services.orchestrator") / "migrations")
         store = PostgresStore(pool)
