@@ -302,6 +302,8 @@ class MemoryConsumer:
                 taken[partition] = found
                 self._positions[partition] = found[-1].offset + 1
                 left -= len(found)
+            else:  # a hole at the end is passed as well: the broker's empty batches say how far they reach
+                self._positions[partition] = max(self._positions[partition], lane.end)
         return taken
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -12,6 +12,7 @@ from penstock.runtime.telemetry import LogEvent, logger
 
 POLL_MS = 1_000
 AGAIN_SECONDS = 1.0
+CATCH_UP_SECONDS_MAX = 10.0
 
 
 class BroadcastReader:
@@ -47,15 +48,21 @@ class BroadcastReader:
             await consumer.stop()
 
     async def catch_up(self) -> None:
-        """Wait until everything published so far has been handled. Raises Unavailable while the broker is away."""
+        """Wait until everything published so far has been handled.
+
+        Raises Unavailable while the broker is away, and after CATCH_UP_SECONDS_MAX: the caller asks again.
+        """
         if self._consumer is None:
             raise Unavailable(f"{self._partition.topic} is not being read yet")
         try:
             end = (await self._consumer.end_offsets([self._partition]))[self._partition]
         except (KafkaError, OSError) as error:
             raise Unavailable(f"{self._partition.topic}: {error!r}") from error
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._position >= end)
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._moved:
+                await self._moved.wait_for(lambda: self._position >= end)
+        except TimeoutError as error:
+            raise Unavailable(f"{self._partition.topic} was read to {self._position}, it ends at {end}") from error
 
     async def _announce(self, caught_up: Callable[[], None]) -> None:
         while True:
@@ -77,8 +84,14 @@ class BroadcastReader:
             return
         for record in fetched.get(self._partition, ()):
             await self._handle(record)
+            await self._reached(record.offset + 1)
+        # Compaction can remove what stood last: the end is then reached without a record that says so.
+        await self._reached(consumer.fetched_to(self._partition) or 0)
+
+    async def _reached(self, position: int) -> None:
+        if position > self._position:
             async with self._moved:
-                self._position = record.offset + 1
+                self._position = position
                 self._moved.notify_all()
 
 
