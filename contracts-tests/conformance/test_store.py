@@ -9,8 +9,8 @@ import pytest
 
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import Failure, Lane, StepPhase
-from penstock.runtime.errors import Fenced
-from penstock.runtime.postgres import connect_pool, migrate
+from penstock.runtime.errors import Fenced, Unavailable
+from penstock.runtime.postgres import AWAY, connect_pool, migrate
 from services.local.fixtures import SharedStack
 from services.orchestrator.core.state import Run, Step
 from services.orchestrator.shell.memory_store import MemoryStore
@@ -214,3 +214,24 @@ async def test_broadcast_offsets_only_grow(store: Store) -> None:
     await store.advance_broadcast("t", 7)
     await store.advance_broadcast("t", 3)
     assert await store.broadcast_offset("t") == 7
+
+
+@pytest.mark.parametrize("kind", AWAY)
+async def test_a_server_that_goes_away_is_waited_for(kind: type[Exception]) -> None:
+    # given a pool whose server ends in the middle of a statement
+    class Pool:
+        def acquire(self) -> "Pool":
+            return self
+
+        async def __aenter__(self) -> "Pool":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return None
+
+        async def fetch(self, *_: object) -> None:
+            raise kind("terminating connection")
+
+    # when a batch is written, then the loop hears that it is to try again
+    with pytest.raises(Unavailable):
+        await PostgresStore(Pool()).commit(Batch())

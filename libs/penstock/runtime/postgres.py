@@ -20,11 +20,11 @@ AWAY = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
+    # The server's last words, come between two messages of ours, leave the client in a state it cannot go on from.
+    asyncpg.InternalClientError,
 )
 """What asyncpg raises when Postgres is away rather than unhappy with a statement."""
 

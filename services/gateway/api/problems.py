@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from penstock.runtime.postgres import AWAY
 from penstock.runtime.telemetry import logger
 from penstock.workflow.schemas import json_path
 from services.gateway.telemetry import LogEvent
@@ -93,6 +94,16 @@ def install(app: FastAPI) -> None:
         code, title = titles.get(error.status_code, ("refused", "Refused"))
         problem = ProblemError(error.status_code, code, title, str(error.detail), hint=hint)
         return document(problem, _instance(request))
+
+    async def on_away(request: Request, error: Exception) -> Response:
+        logger("api").warning(LogEvent.REQUEST_FAILED, path=request.url.path, error=repr(error))
+        problem = ProblemError(
+            503, "unavailable", "The database does not answer", "The gateway waits for Postgres.", hint="ask again"
+        )
+        return document(problem, _instance(request))
+
+    for kind in AWAY:
+        app.add_exception_handler(kind, on_away)
 
     @app.exception_handler(Exception)
     async def on_failure(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from penstock.runtime.clock import now_ms
-from penstock.runtime.postgres import load_queries
+from penstock.runtime.postgres import AWAY, load_queries
 from penstock.runtime.telemetry import logger
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry import LogEvent
@@ -50,7 +50,7 @@ async def expire_for_ever(pool: asyncpg.Pool, settings: GatewaySettings, stop: a
         try:
             if rows := await expire(pool, settings, datetime.fromtimestamp(now_ms() / 1000, UTC)):
                 log.info(LogEvent.ROWS_EXPIRED, rows=rows)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, *AWAY) as error:
             log.warning(LogEvent.EXPIRY_FAILED, reason=repr(error))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), EVERY_SECONDS)

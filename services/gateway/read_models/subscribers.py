@@ -25,6 +25,7 @@ from faststream.specification.asyncapi import AsyncAPI
 from penstock.contracts.topics import Service, consumed_by
 from penstock.runtime.errors import NotAcknowledged, Unavailable
 from penstock.runtime.kafka.records import Received, TopicPartition, dead_letter
+from penstock.runtime.postgres import AWAY
 from penstock.runtime.telemetry import logger
 from services.gateway.read_models import store
 from services.gateway.read_models.fold import Batch, fold
@@ -184,14 +185,7 @@ class Subscribers:
                 await attempt()
             except store.REFUSED_BY_DATABASE:
                 raise
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                OSError,
-                TimeoutError,
-                Unavailable,
-                NotAcknowledged,
-            ) as error:
+            except (asyncpg.PostgresError, *AWAY, Unavailable, NotAcknowledged) as error:
                 self._log.warning(LogEvent.BATCH_AWAITED, reason=repr(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, WAIT_SECONDS_MAX)

@@ -75,6 +75,10 @@ async def test_what_comes_while_a_part_is_away_is_read_when_it_is_back(system: S
     )
     sending = asyncio.gather(*(say(publisher, RUN_PROGRESSED, progressed(run_id, 2)) for run_id in runs))
     await stop()
+    if part == "postgres":
+        async with httpx.AsyncClient(base_url=system.gateway_url, timeout=60) as http:
+            answer = await http.get(f"/v1/runs/{runs[0]}")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     later = asyncio.gather(*(say(publisher, RUN_PROGRESSED, progressed(run_id, 3)) for run_id in runs))
     await start()
     await sending

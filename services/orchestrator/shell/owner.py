@@ -7,7 +7,7 @@ import structlog
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import PartitionGroup, Service, consumed_by
-from penstock.runtime.errors import Fenced
+from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
 from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
@@ -100,7 +100,10 @@ class Owner:
     async def close(self) -> None:
         """Leave no acknowledged row behind, so that the next owner repeats nothing."""
         await self._unacknowledged.flush()
-        await self._tidy()
+        try:
+            await self._tidy()
+        except Unavailable as error:  # a courtesy only, and no reason to hide why the process ends
+            log.warning(OrchestratorEvent.OUTBOX_LEFT, reason=str(error))
 
     def next_wake_ms(self) -> int | None:
         """When `process` has something to do even without a record."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from penstock.runtime.errors import Fenced, Unavailable
-from penstock.runtime.postgres import load_queries
+from penstock.runtime.postgres import AWAY, load_queries
 from services.orchestrator.core.state import Run
 from services.orchestrator.shell import rows
 from services.orchestrator.shell.store import Alarm, Batch, Claim, OutboxRow, Position, RunTakenError
@@ -107,14 +107,7 @@ class PostgresStore:
             raise RunTakenError(str(error)) from error
         except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
             raise RunTakenError(str(error)) from error
-        except (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.InterfaceError,
-            asyncpg.OperatorInterventionError,
-            asyncpg.InsufficientResourcesError,
-        ) as error:
+        except AWAY as error:
             raise Unavailable(f"Postgres: {error}") from error
         except asyncpg.PostgresError as error:
             if error.sqlstate == _FENCED_SQLSTATE:

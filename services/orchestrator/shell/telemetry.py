@@ -10,6 +10,7 @@ class OrchestratorEvent(StrEnum):
 
     HOMES_OWNED = "homes.owned"
     OUTBOX_RESENT = "outbox.resent"
+    OUTBOX_LEFT = "outbox.left"
     DEFINITION_TAKEN = "definition.taken"
     DEFINITION_REFUSED = "definition.refused"
     DEFINITIONS_WAITING = "definitions.waiting"
