@@ -234,4 +234,4 @@ async def test_a_server_that_goes_away_is_waited_for(kind: type[Exception]) -> N
 
     # when a batch is written, then the loop hears that it is to try again
     with pytest.raises(Unavailable):
-        await PostgresStore(Pool()).commit(Batch())
+        await PostgresStore(Pool()).commit(Batch())  # type: ignore[arg-type]  # what commit needs of a pool
