@@ -1,6 +1,7 @@
 """Owns the benchmark's workflows."""
 
-from penstock.workflow.definition import Chain, Definition, Parallel, Sections, TaskStep
+from penstock.workflow.definition import Chain, Definition, Parallel, Sections
+from penstock.workflow.parts import TaskStep
 
 WIDTH = 10
 

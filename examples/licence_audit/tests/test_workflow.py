@@ -10,7 +10,8 @@ from examples.licence_audit.documents import Document, Found, select
 from examples.licence_audit.progress import LAST_STEP
 from examples.licence_audit.submit import definition
 from penstock.workflow.checks import check
-from penstock.workflow.definition import ModelStep, TaskStep, leaves
+from penstock.workflow.definition import leaves
+from penstock.workflow.parts import ModelStep, TaskStep
 from penstock.workflow.schemas import compile_schema
 from penstock.workflow.task import find
 

@@ -9,78 +9,23 @@ ids of steps that ended before, `item` and `index` inside a map, `run`); a strin
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
-Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
-WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
-Version = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Expression = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Template = Annotated[str, StringConstraints(max_length=65536)]
-JsonSchema = dict[str, Any]
+from penstock.workflow.parts import (
+    Expression,
+    Identifier,
+    JsonSchema,
+    ModelStep,
+    Part,
+    Route,
+    TaskStep,
+    ToolStep,
+    Version,
+    WorkflowName,
+)
 
 SCOPE_NAMES: Final = frozenset({"input", "item", "index", "run"})
 """Names that the scope has of itself; no step may take one as its id."""
-
-
-class Part(BaseModel):
-    """What every part of a definition shares: closed, so that a misspelled field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Retry(Part):
-    """Exponential back-off with full jitter: before attempt n, random in [0, min(max, initial * 2**(n-2))] ms."""
-
-    attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    initial_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 500
-    max_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 30_000
-
-
-class Route(Part):
-    """Where a tier's calls can go: a pool of engines and the model's name there."""
-
-    pool: Identifier
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-class Leaf(Part):
-    """What all steps share that do work elsewhere."""
-
-    id: Identifier
-    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Per attempt, from dispatch to answer."""
-    retry: Retry = Retry()
-
-
-class ModelStep(Leaf):
-    """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
-
-    model: Identifier
-    """The tier; its routes are tried in order."""
-    prompt: Template
-    system: Template | None = None
-    output_schema: JsonSchema | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    seed: int | None = None
-
-
-class ToolStep(Leaf):
-    """One call of an MCP tool, `server.tool`. The step is granted this tool and no other."""
-
-    tool: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]+\\.[A-Za-z0-9_./-]+$", max_length=256)]
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    output_schema: JsonSchema | None = None
-    idempotent: bool = False
-
-
-class TaskStep(Leaf):
-    """One call of a Python function registered with @task."""
-
-    task: Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,254}$")]
-    input: Any = Field(default_factory=dict)
-    queue: Identifier = "default"
-    output_schema: JsonSchema | None = None
 
 
 class Chain(Part):
@@ -172,26 +117,31 @@ class Definition(Part):
     do: Block
 
 
+def children(block: "Block") -> list["Block"]:
+    """The blocks directly inside a block, in the order in which they stand."""
+    match block:
+        case Chain():
+            return block.chain
+        case RouteBlock():
+            otherwise = [] if block.otherwise is None else [block.otherwise]
+            return [case.do for case in block.route] + otherwise
+        case Parallel():
+            inner = block.parallel
+            return inner.sections if isinstance(inner, Sections) else [inner.do]
+        case ModelStep() | ToolStep() | TaskStep():
+            return []
+
+
+def every_block(block: "Block") -> Iterator["Block"]:
+    """A block and all blocks inside it, in the order in which they stand."""
+    yield block
+    for child in children(block):
+        yield from every_block(child)
+
+
 def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep]:
     """All steps of a block that do work elsewhere, in the order in which they stand."""
-    match block:
-        case ModelStep() | ToolStep() | TaskStep():
-            yield block
-        case Chain():
-            for step in block.chain:
-                yield from leaves(step)
-        case RouteBlock():
-            for case in block.route:
-                yield from leaves(case.do)
-            if block.otherwise is not None:
-                yield from leaves(block.otherwise)
-        case Parallel():
-            match block.parallel:
-                case Sections():
-                    for section in block.parallel.sections:
-                        yield from leaves(section)
-                case Map():
-                    yield from leaves(block.parallel.do)
+    return (each for each in every_block(block) if isinstance(each, ModelStep | ToolStep | TaskStep))
 
 
 def _field_of(value: Any, names: tuple[str, ...]) -> str | None:

@@ -6,28 +6,15 @@ YAML is read as JSON would be: `yes`, `on` and `2026-01-01` are text, numbers ar
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.workflow.checks import check
-from penstock.workflow.definition import (
-    BLOCK_KINDS,
-    Case,
-    Chain,
-    Definition,
-    Map,
-    ModelStep,
-    Parallel,
-    Retry,
-    Route,
-    RouteBlock,
-    Sections,
-    TaskStep,
-    ToolStep,
-)
+from penstock.workflow.definition import BLOCK_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
 
 TEXT_CHARACTERS_MAX: Final = 131_072
@@ -38,14 +25,6 @@ BRACKETS_MAX: Final = 100
 """PyYAML's time grows with the square of the open brackets: 5,000 of them take 17 seconds."""
 
 _BRACKET: Final = re.compile(r"[\[\]{}]")
-_MODELS: Final[dict[str, type[BaseModel]]] = {
-    "chain": Chain,
-    "route": RouteBlock,
-    "parallel": Parallel,
-    "model": ModelStep,
-    "tool": ToolStep,
-    "task": TaskStep,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,32 +202,42 @@ def _located(location: tuple[int | str, ...]) -> tuple[Path, type[BaseModel]]:
     """The path in the author's text (pydantic's also names unions' branches), and the model it is a field of."""
     path: list[str | int] = []
     model: type[BaseModel] = Definition
-    holds_union = False
+    annotation: Any = Definition
     for part in location:
-        if holds_union and isinstance(part, str) and part in {**_MODELS, "sections": 0, "map": 0}:
-            model = _MODELS.get(part) or (Sections if part == "sections" else Map)
-            holds_union = False
-            continue
         if part == "[key]":
             continue
-        holder = path[-1] if path else None
-        path.append(part)
-        holds_union = part in ("do", "otherwise", "parallel") or (
-            isinstance(part, int) and holder in ("chain", "sections")
-        )
-        model = _inside(model, part, holder)
+        annotation, branch = _inside(annotation, part)
+        if not branch:
+            path.append(part)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
     return tuple(path), model
 
 
-def _inside(model: type[BaseModel], part: int | str, holder: int | str | None) -> type[BaseModel]:
-    """The model of the object that `part` leads to, where it is not one branch of a union."""
-    if part == "retry":
-        return Retry
-    if isinstance(part, int) and holder == "route":
-        return Case
-    if isinstance(part, int) and model is Definition:
-        return Route
-    return model
+def _inside(annotation: Any, part: int | str) -> tuple[Any, bool]:
+    """The type that `part` leads to from a type, and whether it only chose a branch of a union."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return (Any if field is None else _plain(field.annotation)), False
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (list, dict):
+        return _plain(arguments[-1]), False
+    for branch in arguments:
+        if get_origin(branch) is Annotated and any(isinstance(m, Tag) and m.tag == part for m in get_args(branch)[1:]):
+            return get_args(branch)[0], True
+    return Any, False
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what is said about it, and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [each for each in get_args(annotation) if each is not NoneType]
+        return _plain(kinds[0]) if len(kinds) == 1 else annotation
+    return annotation
 
 
 def _at(body: Any, path: Path) -> Any:

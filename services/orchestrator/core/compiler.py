@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from penstock.workflow.definition import Block, Definition, Route
+from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
+from penstock.workflow.parts import Route
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
 from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.turn import Turn

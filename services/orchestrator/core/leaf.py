@@ -18,8 +18,8 @@ from penstock.contracts.messages import (
     ToolCompleted,
     WorkError,
 )
-from penstock.workflow.definition import Leaf, Retry, Route
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
+from penstock.workflow.parts import Leaf, Retry, Route
 from penstock.workflow.schemas import Schema
 from services.orchestrator.core.budget import check_budget, count_usage
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded

@@ -12,7 +12,8 @@ from penstock.contracts.messages import WorkflowPublished
 from penstock.contracts.topics import Deployment
 from penstock.runtime.kafka.records import Received
 from penstock.workflow.checks import check
-from penstock.workflow.definition import Definition, ModelStep, TaskStep, leaves
+from penstock.workflow.definition import Definition, leaves
+from penstock.workflow.parts import ModelStep, TaskStep
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.shell.inbox import explain
 from services.orchestrator.shell.store import Store

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
-from penstock.workflow.checks import BLOCKS_MAX, DEPTH_MAX, check
+from penstock.workflow.checks import check
+from penstock.workflow.checks.checker import BLOCKS_MAX, DEPTH_MAX
 
 DOCUMENT = {"type": "object", "properties": {"path": {"type": "string"}, "text": {"type": "string"}}}
 INPUT = {

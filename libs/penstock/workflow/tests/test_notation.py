@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contracts.messages import WorkflowPublished
-from penstock.workflow.definition import Definition, ModelStep
+from penstock.workflow.definition import Definition
 from penstock.workflow.notation import NotationError, load, parse, read
+from penstock.workflow.parts import ModelStep
 from penstock.workflow.publish import published, version_of
 
 SOUND = """\

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from penstock.workflow.definition import Chain, ModelStep, Parallel, RouteBlock, TaskStep, ToolStep
+from penstock.workflow.definition import Chain, Parallel, RouteBlock
+from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from services.orchestrator.core.blocks import chain, model, parallel, route, task, tool
 from services.orchestrator.core.compiler import Compiler, Node
 

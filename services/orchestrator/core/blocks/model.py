@@ -3,8 +3,8 @@
 from typing import Any
 
 from penstock.contracts.messages import ChatMessage, InferenceRequested
-from penstock.workflow.definition import ModelStep
 from penstock.workflow.expressions import Compiled, Scope
+from penstock.workflow.parts import ModelStep
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
 from services.orchestrator.core.state import Step

@@ -3,8 +3,8 @@
 from typing import Any
 
 from penstock.contracts.messages import ToolRequested
-from penstock.workflow.definition import ToolStep
 from penstock.workflow.expressions import Compiled, Scope
+from penstock.workflow.parts import ToolStep
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
 from services.orchestrator.core.state import Step

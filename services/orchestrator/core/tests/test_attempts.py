@@ -7,7 +7,7 @@ import pytest
 
 from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
 from penstock.testkit.builders import BEGINNING_MS, a_model, a_task
-from penstock.workflow.definition import Retry
+from penstock.workflow.parts import Retry
 from services.orchestrator.core.leaf import MESSAGE_CHARACTERS_MAX, backoff_ms
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.values import VALUE_BYTES_MAX

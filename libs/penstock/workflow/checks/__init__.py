@@ -1,0 +1,31 @@
+"""Owns what is checked when a definition is published: everything that can be known before it runs."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from penstock.workflow.checks import blocks
+from penstock.workflow.checks.checker import Check, Checker, Place
+from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
+from penstock.workflow.faults import Fault, Lines
+from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
+from penstock.workflow.shapes import TEXT, Shape, closed
+
+CHECKS: Final[Mapping[type, Check]] = {
+    Chain: blocks.check_chain,
+    RouteBlock: blocks.check_route,
+    Parallel: blocks.check_parallel,
+    ModelStep: blocks.check_model,
+    ToolStep: blocks.check_tool,
+    TaskStep: blocks.check_task,
+}
+RUN: Final[Shape] = closed(
+    {name: TEXT for name in ("id", "tenant", "workflow", "version", "started_at")} | {"labels": None}
+)
+
+
+def check(definition: Definition, lines: Lines | None = None) -> list[Fault]:
+    """All faults of a definition, in its order; none means that it can be published."""
+    checker = Checker(definition, lines or {}, CHECKS)
+    checker.schema(definition.input, ("input",))
+    checker.block(definition.do, Place(("do",), {"input": definition.input or None, "run": RUN}))
+    return checker.faults

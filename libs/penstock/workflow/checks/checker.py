@@ -1,0 +1,134 @@
+"""Owns what all checks of blocks share: where a block stands, what is in scope there, how faults are collected."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.workflow.allowed import FUNCTIONS
+from penstock.workflow.definition import SCOPE_NAMES, Block, Definition, every_block
+from penstock.workflow.expressions import (
+    Compiled,
+    ExpressionError,
+    Reference,
+    compile_expression,
+    compile_text,
+    compile_value,
+)
+from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.schemas import SchemaError, compile_schema
+from penstock.workflow.shapes import Missing, Shape, field_of
+
+DEPTH_MAX: Final = 32
+BLOCKS_MAX: Final = 5_000
+RESERVED: Final = SCOPE_NAMES | FUNCTIONS | {"loop", "self", "true", "false", "none", "not", "and", "or", "in", "is"}
+
+Scope = dict[str, Shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block stands: its path in the definition, what is in scope there, how deeply it is nested."""
+
+    path: Path
+    scope: Scope
+    depth: int = 1
+
+    def inside(self, *path: str | int, **names: Shape) -> "Place":
+        """A place within this block, with more names in scope."""
+        return Place((*self.path, *path), {**self.scope, **names} if names else self.scope, self.depth + 1)
+
+
+Check = Callable[["Checker", Any, Place], Shape]
+"""Checks a block of one kind where it stands; answers with the shape of its output."""
+
+
+class Checker:
+    """Walks the blocks with what is in scope at each, and collects the faults."""
+
+    def __init__(self, definition: Definition, lines: Lines, kinds: Mapping[type, Check]) -> None:
+        self.faults: list[Fault] = []
+        self.tiers = definition.tiers
+        self._lines = lines
+        self._kinds = kinds
+        self._seen: dict[str, Path] = {}
+        self._all_ids = frozenset(block.id for block in every_block(definition.do))
+
+    def block(self, block: Block, place: Place) -> Shape:
+        """Checks a block; answers with the shape of its output."""
+        self._id(block.id, place.path)
+        if place.depth > DEPTH_MAX:
+            self.add(place.path, f"blocks are nested deeper than {DEPTH_MAX} levels")
+            return None
+        if len(self._seen) == BLOCKS_MAX:
+            self.add(place.path, f"there are more than {BLOCKS_MAX} blocks")
+        return self._kinds[type(block)](self, block, place)
+
+    def tier(self, name: str, path: Path) -> None:
+        """Checks that a tier is one of the definition's."""
+        if name not in self.tiers:
+            hint = nearest(name, self.tiers, "tiers; name one under `tiers`")
+            self.add(path, f"there is no tier `{name}`", hint)
+
+    def schema(self, schema: dict[str, Any] | None, path: Path) -> None:
+        """Checks that a JSON Schema is one."""
+        try:
+            compile_schema(schema)
+        except SchemaError as error:
+            self.add(path, f"not a JSON Schema: {error}")
+
+    def value(self, value: Any, path: Path, scope: Scope) -> None:
+        """Checks JSON with templates in its strings."""
+        try:
+            self._references(compile_value(value), path, scope)
+        except ExpressionError as error:
+            self.add((*path, *error.where), str(error))
+
+    def text(self, source: str, path: Path, scope: Scope) -> None:
+        """Checks a template whose value is text."""
+        try:
+            self._references(compile_text(source), path, scope)
+        except ExpressionError as error:
+            self.add(path, str(error))
+
+    def expression(self, source: str, path: Path, scope: Scope) -> Compiled | None:
+        """Checks a bare expression; None where it does not compile."""
+        try:
+            compiled = compile_expression(source)
+        except ExpressionError as error:
+            self.add(path, str(error))
+            return None
+        self._references(compiled, path, scope)
+        return compiled
+
+    def _references(self, compiled: Compiled, path: Path, scope: Scope) -> None:
+        for reference in compiled.references:
+            at = (*path, *reference.where)
+            if reference.name not in scope:
+                self._dangling(reference, at, scope)
+                continue
+            found = field_of(scope[reference.name], reference.dotted)
+            if isinstance(found, Missing):
+                self.add(at, found.message, found.hint)
+
+    def _dangling(self, reference: Reference, path: Path, scope: Scope) -> None:
+        name = reference.name
+        if name in ("item", "index"):
+            self.add(path, f"`{name}` stands for something only inside a map")
+        elif name in self._all_ids:
+            here = ", ".join(sorted(scope))
+            text = f"the step `{name}` has not ended before this one in the same chain or in one around it"
+            self.add(path, text, f"here are: {here}")
+        else:
+            self.add(path, f"nothing is called `{name}` here", nearest(name, scope))
+
+    def _id(self, block_id: str, path: Path) -> None:
+        at = (*path, "id")
+        if block_id in RESERVED:
+            self.add(at, f"`{block_id}` is a name of the language", "choose another id")
+        elif block_id in self._seen:
+            self.add(at, f"the id `{block_id}` is taken", "ids are unique within a definition")
+        self._seen.setdefault(block_id, path)
+
+    def add(self, path: Path, message: str, hint: str = "") -> None:
+        """A fault at a path."""
+        self.faults.append(fault(path, message, hint, self._lines))

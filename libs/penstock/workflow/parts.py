@@ -1,0 +1,73 @@
+"""Owns the parts that every block is made of: names, limits, retries, routes, and the leaves that do work elsewhere."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
+WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
+Version = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Template = Annotated[str, StringConstraints(max_length=65536)]
+JsonSchema = dict[str, Any]
+
+
+class Part(BaseModel):
+    """What every part of a definition shares: closed, so that a misspelled field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Retry(Part):
+    """Exponential back-off with full jitter: before attempt n, random in [0, min(max, initial * 2**(n-2))] ms."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    initial_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 500
+    max_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 30_000
+
+
+class Route(Part):
+    """Where a tier's calls can go: a pool of engines and the model's name there."""
+
+    pool: Identifier
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Leaf(Part):
+    """What all steps share that do work elsewhere."""
+
+    id: Identifier
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Per attempt, from dispatch to answer."""
+    retry: Retry = Retry()
+
+
+class ModelStep(Leaf):
+    """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
+
+    model: Identifier
+    """The tier; its routes are tried in order."""
+    prompt: Template
+    system: Template | None = None
+    output_schema: JsonSchema | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: int | None = None
+
+
+class ToolStep(Leaf):
+    """One call of an MCP tool, `server.tool`. The step is granted this tool and no other."""
+
+    tool: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]+\\.[A-Za-z0-9_./-]+$", max_length=256)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    output_schema: JsonSchema | None = None
+    idempotent: bool = False
+
+
+class TaskStep(Leaf):
+    """One call of a Python function registered with @task."""
+
+    task: Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,254}$")]
+    input: Any = Field(default_factory=dict)
+    queue: Identifier = "default"
+    output_schema: JsonSchema | None = None
