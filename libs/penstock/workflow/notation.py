@@ -53,22 +53,30 @@ def load(text: str) -> Definition:
 
 def read(text: str) -> Document:
     """Reads and checks YAML text; faults carry their line."""
+    try:
+        body, lines = values(text)
+    except NotationError as error:
+        return Document(None, error.faults)
+    return parse(body, lines)
+
+
+def values(text: str) -> tuple[Any, Lines]:
+    """The JSON value that YAML text says, and the line of each part of it. Raises NotationError."""
     if len(text) > TEXT_CHARACTERS_MAX:
-        return Document(None, (fault((), f"the text is longer than {TEXT_CHARACTERS_MAX} characters"),))
+        raise NotationError((fault((), f"the text is longer than {TEXT_CHARACTERS_MAX} characters"),))
     if _brackets_open(text) > BRACKETS_MAX:
-        return Document(None, (fault((), f"more than {BRACKETS_MAX} brackets are open at once"),))
+        raise NotationError((fault((), f"more than {BRACKETS_MAX} brackets are open at once"),))
     lines: dict[Path, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
-        body = None if node is None else _Reader(lines).value(node, ())
+        return (None if node is None else _Reader(lines).value(node, ())), lines
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
-        return Document(None, (Fault("$", f"not YAML: {error.problem or error.context}", line=line),))
+        raise NotationError((Fault("$", f"not YAML: {error.problem or error.context}", line=line),)) from None
     except yaml.YAMLError as error:
-        return Document(None, (Fault("$", f"not YAML: {error}"),))
+        raise NotationError((Fault("$", f"not YAML: {error}"),)) from None
     except RecursionError:
-        return Document(None, (Fault("$", "nested too deep"),))
-    return parse(body, lines)
+        raise NotationError((Fault("$", "nested too deep"),)) from None
 
 
 def parse(body: Any, lines: Lines | None = None) -> Document:
@@ -77,10 +85,15 @@ def parse(body: Any, lines: Lines | None = None) -> Document:
     try:
         definition = Definition.model_validate(body)
     except ValidationError as error:
-        return Document(None, tuple(_translated(each, body, lines) for each in error.errors(include_url=False)))
+        return Document(None, faults_of(error, Definition, body, lines))
     except RecursionError:
         return Document(None, (Fault("$", "nested too deep"),))
     return Document(definition, tuple(check(definition, lines)))
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], body: Any, lines: Lines) -> tuple[Fault, ...]:
+    """What pydantic found wrong with a body of `model`, as the person who wrote it would say it."""
+    return tuple(_translated(each, model, body, lines) for each in error.errors(include_url=False))
 
 
 def _brackets_open(text: str) -> int:
@@ -160,9 +173,9 @@ def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def _translated(error: ErrorDetails, body: Any, lines: Lines) -> Fault:
-    """A pydantic error as a person wrote the definition: without its tags, with the nearest name."""
-    path, model = _located(error["loc"])
+def _translated(error: ErrorDetails, root: type[BaseModel], body: Any, lines: Lines) -> Fault:
+    """A pydantic error as a person wrote the text: without its tags, with the nearest name."""
+    path, model = _located(error["loc"], root)
     name = str(path[-1]) if path else ""
     match error["type"]:
         case "missing":
@@ -177,7 +190,8 @@ def _translated(error: ErrorDetails, body: Any, lines: Lines) -> Fault:
             pattern = error.get("ctx", {}).get("pattern", "")
             return fault(path, f"`{str(error['input'])[:80]}` does not match {pattern}", lines=lines)
         case "model_type" | "model_attributes_type" | "dict_type":
-            needs = "a definition is an object with `name` and `do`" if not path else "this must be an object"
+            whole = not path and root is Definition
+            needs = "a definition is an object with `name` and `do`" if whole else "this must be an object"
             return fault(path, needs, lines=lines)
         case _:
             return fault(path, error["msg"], lines=lines)
@@ -198,11 +212,11 @@ def _no_kind(path: Path, value: Any, lines: Lines) -> Fault:
     return fault(path, f"this block has no kind; it needs {needs}", hint, lines)
 
 
-def _located(location: tuple[int | str, ...]) -> tuple[Path, type[BaseModel]]:
+def _located(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Path, type[BaseModel]]:
     """The path in the author's text (pydantic's also names unions' branches), and the model it is a field of."""
     path: list[str | int] = []
-    model: type[BaseModel] = Definition
-    annotation: Any = Definition
+    model = root
+    annotation: Any = root
     for part in location:
         if part == "[key]":
             continue
