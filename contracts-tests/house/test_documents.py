@@ -14,6 +14,7 @@ from penstock.workflow import checks, notation
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
+LANGUAGE = (ROOT / "docs" / "workflows.md").read_text()
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -29,6 +30,13 @@ def test_the_workflow_in_the_readme_can_be_published() -> None:
 
     assert checks.check(notation.load(text)) == []
     assert text == (ROOT / "examples" / "plain_clients" / "greet.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```yaml\n(.*?)```", LANGUAGE, re.DOTALL), ids=lambda text: text.split("\n")[0]
+)
+def test_the_workflows_in_the_guide_to_the_language_can_be_published(text: str) -> None:
+    assert notation.read(text).faults == ()
 
 
 def test_the_requests_in_the_readme_pass_the_producers_schema() -> None:

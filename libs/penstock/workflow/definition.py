@@ -1,9 +1,10 @@
 """Owns the shape of a workflow definition: a tree of blocks, data only, immutable once published.
 
-A block's kind is the field that only it has: `chain`, `route`, `parallel`, `model`, `tool`, `task`.
+A block's kind is the field that only it has: `chain`, `route`, `parallel`, `check`, `model`, `tool`,
+`task`.
 Strings in `input`, `arguments`, `output`, `prompt` and `system` are MiniJinja templates over the scope (`input`, the
 ids of steps that ended before, `item` and `index` inside a map, `run`); a string that is nothing but one
-`{{ expression }}` stands for the value itself, not for its text. `when` and `map` are bare expressions.
+`{{ expression }}` stands for the value itself, not for its text. `when`, `map` and `check` are bare expressions.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from penstock.workflow.gates import Gate
 from penstock.workflow.parts import (
     Expression,
     Identifier,
@@ -83,12 +85,13 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "model", "tool", "task")
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "check", "model", "tool", "task")
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
     | Annotated[RouteBlock, Tag("route")]
     | Annotated[Parallel, Tag("parallel")]
+    | Annotated[Gate, Tag("check")]
     | Annotated[ModelStep, Tag("model")]
     | Annotated[ToolStep, Tag("tool")]
     | Annotated[TaskStep, Tag("task")],
@@ -128,7 +131,7 @@ def children(block: "Block") -> list["Block"]:
         case Parallel():
             inner = block.parallel
             return inner.sections if isinstance(inner, Sections) else [inner.do]
-        case ModelStep() | ToolStep() | TaskStep():
+        case Gate() | ModelStep() | ToolStep() | TaskStep():
             return []
 
 

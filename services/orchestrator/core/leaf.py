@@ -25,14 +25,12 @@ from services.orchestrator.core.budget import check_budget, count_usage
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded
 from services.orchestrator.core.state import Request, Step, StepKind
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
-from services.orchestrator.core.values import PREVIEW_BYTES_MAX, VALUE_BYTES_MAX, NotPortableError, portable
+from services.orchestrator.core.values import PREVIEW_BYTES_MAX, VALUE_BYTES_MAX, NotPortableError, portable, shortened
 
 Completed = InferenceCompleted | ToolCompleted | TaskCompleted
 
 OUTPUT_INVALID: Final = "output_invalid"
 VALUE_TOO_LARGE: Final = "value_too_large"
-MESSAGE_CHARACTERS_MAX: Final = 2_000
-"""Of what an executor says about a failure; it stays in the row and goes to the read side."""
 _JITTER_BITS: Final = 48
 
 
@@ -210,9 +208,7 @@ def deadline_exceeded(deadline_at_ms: int) -> Failure:
 def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
     """An attempt failed: asks again, here or elsewhere, now or later, or gives up."""
     node, step = leaf.node, leaf.step
-    message = (
-        error.message if len(error.message) <= MESSAGE_CHARACTERS_MAX else error.message[:MESSAGE_CHARACTERS_MAX] + "…"
-    )
+    message = shortened(error.message)
     if error.next is NextMove.GIVE_UP or step.tries >= node.retry.attempts:
         tried = f" (attempt {step.tries} of {node.retry.attempts})" if error.next is not NextMove.GIVE_UP else ""
         return _failed(turn, leaf, Failure(code=error.code, message=message + tried, step=step.path))

@@ -23,7 +23,7 @@ from penstock.contracts.messages import (
 if TYPE_CHECKING:
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "route", "map"]
+StepKind = Literal["model", "tool", "task", "route", "map", "check"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 
@@ -32,7 +32,9 @@ NOTHING_SPENT: Final = Decimal(0)
 
 @dataclass(slots=True)
 class Step:
-    """One step row: a leaf, or the pinned decision of a route (output: the case) or a map (output: the item count)."""
+    """One step row: a leaf, or the pinned decision of a route (output: the case) a map (output: the item count) or a
+    gate (output: true).
+    """
 
     path: str
     kind: StepKind

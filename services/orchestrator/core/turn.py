@@ -6,6 +6,7 @@ from typing import Any
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.frames import LeafFrame, Live
 from services.orchestrator.core.state import Decision, Request, Run, Step
+from services.orchestrator.core.values import preview
 
 
 def moment(at_ms: int) -> datetime:
@@ -52,6 +53,11 @@ class Turn:
             "error": step.error,
         }
         self.decision.changes.append(StepChange.trusted(change))
+
+    def pin(self, step: Step) -> None:
+        """A row that holds what a block decided, so that it is decided once."""
+        self.run.steps[step.path] = step
+        self.changed(step, preview=preview(step.output))
 
     def ask(self, request: Request) -> None:
         """A request is to be sent."""

@@ -7,6 +7,8 @@ import orjson
 VALUE_BYTES_MAX: Final = 524_288
 """JSON bytes of what one request carries, one step returns and one run takes and gives."""
 PREVIEW_BYTES_MAX: Final = 2_048
+MESSAGE_CHARACTERS_MAX: Final = 2_000
+"""Of what is said about a failure; it stays in the row and goes to the read side."""
 
 
 class NotPortableError(ValueError):
@@ -30,6 +32,11 @@ def preview(value: Any) -> Any:
     if value is None:
         return None
     return value if len(orjson.dumps(value)) <= PREVIEW_BYTES_MAX else None
+
+
+def shortened(message: str) -> str:
+    """A failure's message within its limit."""
+    return message if len(message) <= MESSAGE_CHARACTERS_MAX else message[:MESSAGE_CHARACTERS_MAX] + "…"
 
 
 def text_bytes(text: str) -> int:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.workflow.checks import blocks
+from penstock.workflow.checks import blocks, gates
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Lines
+from penstock.workflow.gates import Gate
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Shape, closed
 
@@ -14,6 +15,7 @@ CHECKS: Final[Mapping[type, Check]] = {
     Chain: blocks.check_chain,
     RouteBlock: blocks.check_route,
     Parallel: blocks.check_parallel,
+    Gate: gates.check_gate,
     ModelStep: blocks.check_model,
     ToolStep: blocks.check_tool,
     TaskStep: blocks.check_task,

@@ -128,6 +128,15 @@ def test_a_sound_definition_has_no_faults() -> None:
             "$.do.route[0].case",
             "the case `otherwise` is taken",
         ),
+        ({"id": "g", "check": "input.titel"}, "$.do.check", "no field `titel` in its schema (did you mean `title`?)"),
+        ({"id": "g", "check": "input.title >"}, "$.do.check", "unexpected `)`"),
+        ({"id": "g", "check": "1 / 'x'"}, "$.do.check", "tried to use / operator"),
+        ({"id": "g", "check": "true", "message": "{{ titel }}"}, "$.do.message", "nothing is called `titel` here"),
+        (
+            a_chain({"id": "g", "check": "input.title"}, a_task("a", input="{{ g.x }}")),
+            "$.do.chain[1].input",
+            "`g` is a boolean and has no field `x`",
+        ),
     ],
 )
 def test_a_fault_is_named_by_its_path(do: dict[str, Any], path: str, says: str) -> None:
@@ -135,6 +144,10 @@ def test_a_fault_is_named_by_its_path(do: dict[str, Any], path: str, says: str) 
 
     assert path in [at for at, _ in found]
     assert any(says in message for at, message in found if at == path), found
+
+
+def test_a_case_may_refuse_what_it_stands_for() -> None:
+    assert faults({"id": "g", "check": "false", "message": "{{ input.title }} is not taken"}) == []
 
 
 def test_a_branch_that_a_best_effort_may_replace_promises_nothing() -> None:

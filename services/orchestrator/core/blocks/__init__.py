@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
+from penstock.workflow.gates import Gate
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from services.orchestrator.core.blocks import chain, model, parallel, route, task, tool
+from services.orchestrator.core.blocks import chain, gate, model, parallel, route, task, tool
 from services.orchestrator.core.compiler import Compiler, Node
 
 BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     Chain: chain.compile_chain,
     RouteBlock: route.compile_route,
     Parallel: parallel.compile_parallel,
+    Gate: gate.compile_gate,
     ModelStep: model.compile_model,
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,

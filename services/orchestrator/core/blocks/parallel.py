@@ -157,8 +157,7 @@ class MapNode:
         else:
             step.phase = StepPhase.FAILED
             step.error = Failure(code="expression_failed", message=fault, step=path)
-        turn.run.steps[path] = step
-        turn.changed(step, preview=step.output)
+        turn.pin(step)
         return step, items
 
     def _fault(self, items: Any) -> str | None:

@@ -43,8 +43,7 @@ class RouteNode:
         except ExpressionError as error:
             step.phase = StepPhase.FAILED
             step.error = Failure(code="expression_failed", message=f"when: {error}", step=path)
-        turn.run.steps[path] = step
-        turn.changed(step, preview=step.output)
+        turn.pin(step)
         return step
 
 

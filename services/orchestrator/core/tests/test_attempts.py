@@ -8,9 +8,9 @@ import pytest
 from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
 from penstock.testkit.builders import BEGINNING_MS, a_model, a_task
 from penstock.workflow.parts import Retry
-from services.orchestrator.core.leaf import MESSAGE_CHARACTERS_MAX, backoff_ms
+from services.orchestrator.core.leaf import backoff_ms
 from services.orchestrator.core.tests.conversation import Conversation
-from services.orchestrator.core.values import VALUE_BYTES_MAX
+from services.orchestrator.core.values import MESSAGE_CHARACTERS_MAX, VALUE_BYTES_MAX
 
 SCHEMA = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
 

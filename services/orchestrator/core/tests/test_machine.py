@@ -24,7 +24,7 @@ MOVES = list(NextMove)
 def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
     """A block whose templates use the ids in `seen`, well or badly."""
     block_id = f"b{next(number)}"
-    kinds = ["task", "task", "model", "tool"] + (["chain", "route", "sections", "map"] * 2 if depth else [])
+    kinds = ["task", "task", "model", "tool", "check"] + (["chain", "route", "sections", "map"] * 2 if depth else [])
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
     match draw(st.sampled_from(kinds)):
@@ -35,6 +35,8 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
         case "model":
             schema = draw(st.sampled_from([None, {"type": "object", "required": ["kind"]}]))
             return {**leaf, "model": "small", "prompt": f"Say {source}", "output_schema": schema}
+        case "check":
+            return {"id": block_id, "check": draw(conditions(seen)), "message": draw(st.sampled_from(["", source]))}
         case "route":
             ways = [
                 {"case": f"c{index}", "when": draw(conditions(seen)), "do": draw(blocks(number, seen, depth - 1))}
@@ -116,7 +118,7 @@ class Checked(Conversation):
 
     def _check_rows(self, decision: Decision) -> None:
         run = decision.run
-        limits = {"model": 4, "tool": 4, "task": 4, "route": 0, "map": 0}
+        limits = {"model": 4, "tool": 4, "task": 4, "route": 0, "map": 0, "check": 0}
         for path, step in run.steps.items():
             # Guard: what is awaited was asked for, under the id that is awaited.
             if step.phase is StepPhase.WAITING:

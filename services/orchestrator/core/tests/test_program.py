@@ -23,6 +23,8 @@ from services.orchestrator.core.program import compile_definition
         ({"id": "m", "parallel": {"map": "1 +", "do": a_task("a")}}, "m.parallel.map: "),
         ({"id": "r", "route": [{"case": "x", "when": "1 +", "do": a_task("a")}]}, "r.route.x.when: "),
         ({"id": "r", "route": [{"case": "otherwise", "when": "true", "do": a_task("a")}]}, "r.route: "),
+        ({"id": "g", "check": "1 +"}, "g.check: "),
+        ({"id": "g", "check": "true", "message": "{{ 1 + }}"}, "g.message: "),
         ({"id": "c", "chain": [a_task("a")], "output": "{{ a.update() }}"}, "c.output: "),
     ],
 )
