@@ -8,8 +8,9 @@ from time import perf_counter
 
 from penstock.contracts import ids
 from penstock.testkit.builders import BEGINNING_MS, a_chain, a_definition, a_run, a_task, succeeded
-from services.orchestrator.core.decide import Outcome, decide, start
+from services.orchestrator.core.decide import Outcome, decide
 from services.orchestrator.core.program import Program, compile_definition
+from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision
 
 STEPS = 20

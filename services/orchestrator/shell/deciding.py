@@ -17,6 +17,7 @@ from penstock.contracts.messages import (
 )
 from penstock.runtime.kafka.records import dead_letter
 from services.orchestrator.core import decide as core
+from services.orchestrator.core import starting
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.shell import records
 from services.orchestrator.shell.alarms import Alarms
@@ -160,7 +161,7 @@ class Deciding:
             self._reject(given, given.request, failure)
             return
         resolved = self._definitions.resolve(given.request.workflow)
-        decision = core.start(
+        decision = starting.start(
             given.request,
             key=given.run_key,
             tenant=given.tenant,
@@ -181,7 +182,7 @@ class Deciding:
         self._reject(given, request, Failure(code="invalid_request", message=given.reason))
 
     def _reject(self, given: Requested | Rejected, request: RunRequested, failure: Failure) -> None:
-        decision = core.reject(
+        decision = starting.reject(
             request,
             failure,
             key=given.run_key,

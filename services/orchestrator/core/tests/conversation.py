@@ -12,8 +12,9 @@ from penstock.contracts.messages import InferenceRequested, NextMove, TaskReques
 from penstock.testkit.builders import BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition
-from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven, decide, start
+from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven, decide
 from services.orchestrator.core.program import compile_definition
+from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run
 
 KEY = ids.run_key("default", "run-1")

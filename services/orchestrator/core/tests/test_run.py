@@ -16,8 +16,9 @@ from penstock.testkit.builders import (
     a_task,
     tokens,
 )
-from services.orchestrator.core.decide import CorruptRunError, reject, restore, start
+from services.orchestrator.core.decide import CorruptRunError, restore
 from services.orchestrator.core.program import compile_definition
+from services.orchestrator.core.starting import reject, start
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import KEY, Conversation
 from services.orchestrator.core.values import VALUE_BYTES_MAX

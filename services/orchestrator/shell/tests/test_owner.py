@@ -266,16 +266,16 @@ async def test_a_result_nobody_awaits_changes_nothing(world: World) -> None:
 
 async def test_what_the_core_cannot_decide_on_stalls_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a bug in the core that one run meets
-    from services.orchestrator.core import decide as core  # patched where the shell looks it up
+    from services.orchestrator.core import starting  # patched where the shell looks it up
 
-    start = core.start
+    start = starting.start
 
     def stumble(request: RunRequested, **fields: Any) -> Any:
         if request.run_id == "cursed":
             raise ZeroDivisionError("a bug")
         return start(request, **fields)
 
-    monkeypatch.setattr(core, "start", stumble)
+    monkeypatch.setattr(starting, "start", stumble)
     # when it stands between two others
     await world.owner.process([world.request("one"), world.request("cursed"), world.request("two")])
     # then they run, and it is a dead letter that says why

@@ -1,0 +1,76 @@
+"""Owns the end of a run, and of a decision: what is said last, and when the run wants to be called next."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from penstock.contracts.messages import Failure, RunFinished
+from services.orchestrator.core.frames import Failed, Succeeded
+from services.orchestrator.core.state import Decision, Run
+from services.orchestrator.core.turn import RunFailedError, Turn, moment
+from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable
+
+
+def applied(turn: Turn, work: Callable[[], None]) -> Decision:
+    """The decision that some work on the run comes to; what fails the whole run ends it."""
+    try:
+        work()
+    except RunFailedError as error:
+        end(turn, "failed", error.failure)
+    return closed(turn)
+
+
+def finish(turn: Turn, answer: Succeeded | Failed) -> None:
+    """The root block is over, and so is the run."""
+    if isinstance(answer, Failed):
+        end(turn, "failed", answer.failure)
+        return
+    try:
+        output, size_bytes = portable(answer.output)
+    except NotPortableError as error:
+        end(turn, "failed", Failure(code="value_not_portable", message=f"the run's output is not JSON: {error}"))
+        return
+    if size_bytes > VALUE_BYTES_MAX:
+        text = f"the run's output has {size_bytes} bytes; a run may give {VALUE_BYTES_MAX}"
+        end(turn, "failed", Failure(code="value_too_large", message=text))
+        return
+    turn.run.output = output
+    end(turn, "completed", None)
+
+
+def end(turn: Turn, status: Literal["completed", "failed", "cancelled"], error: Failure | None) -> None:
+    """The run is over: nothing more is awaited."""
+    run = turn.run
+    turn.cancel_below("")
+    run.status = status
+    run.error = error
+    run.finished_at_ms = turn.at_ms
+    run.live = None
+    turn.decision.run_changed = True
+    turn.decision.finished = RunFinished(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        version=run.version,
+        tenant=run.tenant,
+        labels=run.labels,
+        status=status,
+        output=run.output,
+        error=error,
+        started_at=moment(run.started_at_ms),
+        finished_at=turn.at,
+        usage=run.usage.to_message(),
+    )
+
+
+def closed(turn: Turn) -> Decision:
+    """The decision as it is now."""
+    decision = turn.close()
+    decision.alarm_at_ms = _alarm(turn.run)
+    return decision
+
+
+def _alarm(run: Run) -> int | None:
+    """When the run wants to be called next, whatever happens."""
+    if run.status != "running" or run.live is None:
+        return None
+    first_ms = run.live.next_due()
+    return run.deadline_at_ms if first_ms is None else min(first_ms, run.deadline_at_ms)

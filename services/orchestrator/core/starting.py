@@ -1,0 +1,130 @@
+"""Owns the beginning of a run: what a request leads to, and why one cannot be served."""
+
+from typing import Final
+from uuid import UUID
+
+from penstock.contracts.messages import Failure, RunRequested, RunStart
+from services.orchestrator.core.ending import applied, end, finish
+from services.orchestrator.core.entering import derived, enter
+from services.orchestrator.core.program import Program
+from services.orchestrator.core.state import Decision, Run
+from services.orchestrator.core.turn import Turn, moment
+from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable, preview
+
+REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant"})
+"""The codes of runs that were never more than an answer: what they asked for was not kept."""
+
+
+def start(
+    request: RunRequested,
+    *,
+    key: UUID,
+    tenant: str,
+    run_id: str,
+    home: int,
+    program: Program | None,
+    at_ms: int,
+    traceparent: str | None,
+) -> Decision:
+    """The run that a request asks for, with its first requests. With no program the run fails at once."""
+    name, _, version = request.workflow.partition("@")
+    run = Run(
+        key=key,
+        tenant=tenant,
+        run_id=run_id,
+        workflow=name if program is None else program.name,
+        version=version if program is None else program.version,
+        home=home,
+        status="running",
+        input=request.input,
+        labels=request.labels,
+        priority=request.priority,
+        budget=request.budget,
+        deadline_at_ms=_deadline(request, program, at_ms),
+        traceparent=traceparent,
+        started_at_ms=at_ms,
+    )
+    turn = Turn(run, derived(run, program), at_ms)
+    turn.decision.run_changed = True
+    fault = refused(run, program)
+    turn.decision.start = RunStart(
+        input_preview=None if fault is not None else preview(run.input),
+        priority=run.priority,
+        deadline=moment(run.deadline_at_ms),
+        started_at=turn.at,
+    )
+    return applied(turn, lambda: begin(turn, program, fault))
+
+
+def reject(
+    request: RunRequested, failure: Failure, *, key: UUID, tenant: str, run_id: str, home: int, at_ms: int
+) -> Decision:
+    """A run that fails before anything else about it is looked at: the request can be answered, not served.
+
+    `failure` has one of REJECTIONS as its code, so that nobody redrives a run of which nothing is kept.
+    """
+    if failure.code not in REJECTIONS:
+        raise ValueError(f"{failure.code} does not reject a request")
+    name, _, version = request.workflow.partition("@")
+    run = Run(
+        key=key,
+        tenant=tenant,
+        run_id=run_id,
+        workflow=name,
+        version=version,
+        home=home,
+        status="running",
+        input=None,
+        labels=request.labels,
+        priority=request.priority,
+        budget=None,
+        deadline_at_ms=at_ms,
+        traceparent=None,
+        started_at_ms=at_ms,
+    )
+    turn = Turn(run, derived(run, None), at_ms)
+    turn.decision.start = RunStart(priority=run.priority, started_at=turn.at)
+    return applied(turn, lambda: begin(turn, None, failure))
+
+
+def rejected(run: Run) -> bool:
+    """Whether a run was never more than an answer."""
+    return run.error is not None and run.error.code in REJECTIONS
+
+
+def _deadline(request: RunRequested, program: Program | None, at_ms: int) -> int:
+    latest_ms = at_ms + (0 if program is None else program.deadline_ms)
+    if request.deadline is None:
+        return latest_ms
+    return min(latest_ms, round(request.deadline.timestamp() * 1000))
+
+
+def refused(run: Run, program: Program | None) -> Failure | None:
+    """Why a run cannot begin at all."""
+    if program is None:
+        asked = f"{run.workflow}@{run.version}" if run.version else run.workflow
+        return Failure(
+            code="unknown_workflow",
+            message=f"no workflow `{asked}` is published; publish it, then ask again under another run id",
+        )
+    try:
+        run.input, size_bytes = portable(run.input)
+    except NotPortableError as error:
+        return Failure(code="invalid_input", message=f"the input is not portable JSON: {error}")
+    if size_bytes > VALUE_BYTES_MAX:
+        text = f"the input has {size_bytes} bytes; a run may take {VALUE_BYTES_MAX}"
+        return Failure(code="value_too_large", message=text)
+    fault = program.input_schema.fault(run.input) if program.input_schema is not None else None
+    if fault is not None:
+        return Failure(code="invalid_input", message=f"the input misses the workflow's schema at {fault}")
+    return None
+
+
+def begin(turn: Turn, program: Program | None, fault: Failure | None) -> None:
+    """The first blocks of a run, or its end."""
+    if fault is not None or program is None:
+        end(turn, "failed", fault)
+        return
+    answer = enter(turn, program.root)
+    if answer is not None:
+        finish(turn, answer)
