@@ -91,6 +91,7 @@ async def test_what_a_batch_wrote_is_read_back_whole(store: Store) -> None:
     run = a_run()
     step = a_step(run)
     step.model_calls, step.input_tokens, step.output_tokens, step.cost = 2, 30, 5, Decimal("0.000123")
+    step.give_up_at_ms = AT_MS + 60_000
     run.usage.model_calls, run.usage.input_tokens, run.usage.output_tokens = 2, 30, 5
     run.usage.cost = Decimal("0.000123")
     # when it is written

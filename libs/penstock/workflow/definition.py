@@ -14,17 +14,18 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.gates import Gate
 from penstock.workflow.parts import (
+    Caps,
     Expression,
     Identifier,
     JsonSchema,
     ModelStep,
     Part,
-    Route,
     TaskStep,
     ToolStep,
     Version,
     WorkflowName,
 )
+from penstock.workflow.tiers import AnyTier
 
 SCOPE_NAMES: Final = frozenset({"input", "item", "index", "run"})
 """Names that the scope has of itself; no step may take one as its id."""
@@ -113,7 +114,9 @@ class Definition(Part):
     version: Version | None = None
     description: Annotated[str, StringConstraints(max_length=4096)] = ""
     input: JsonSchema = Field(default_factory=dict)
-    tiers: dict[Identifier, Annotated[list[Route], Field(min_length=1, max_length=8)]] = Field(default_factory=dict)
+    tiers: dict[Identifier, AnyTier] = Field(default_factory=dict)
+    budget: Caps | None = None
+    """What one run may spend. A run's own budget can only lower it."""
     deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
     steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Leaf attempts that one run may dispatch."""

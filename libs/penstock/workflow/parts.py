@@ -1,8 +1,10 @@
 """Owns the parts that every block is made of: names, limits, retries, routes, and the leaves that do work elsewhere."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from penstock.contracts.body import Currency, DecimalString
 
 Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
@@ -18,19 +20,36 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+RetriedMove = Literal["retry_after", "retry_elsewhere", "repair_output"]
+"""What a failure can ask for that is another attempt; its names are those of NextMove."""
+RETRIED_MOVES: Final[tuple[RetriedMove, ...]] = ("retry_after", "retry_elsewhere", "repair_output")
+
+
+class Money(Part):
+    """An amount with its currency (ISO 4217)."""
+
+    amount: Annotated[DecimalString, Field(ge=0, allow_inf_nan=False)]
+    currency: Currency = "USD"
+
+
+class Caps(Part):
+    """What may be spent at most: model calls, tokens (input and output), money. What is left out is not capped."""
+
+    model_calls: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    cost: Money | None = None
+
+
 class Retry(Part):
-    """Exponential back-off with full jitter: before attempt n, random in [0, min(max, initial * 2**(n-2))] ms."""
+    """Exponential back-off with full jitter: before attempt n, random in [0, min(max, initial * 2**(n-2))] ms.
+
+    A failure that asks for something that `on` does not list ends the step.
+    """
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     initial_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 500
     max_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 30_000
-
-
-class Route(Part):
-    """Where a tier's calls can go: a pool of engines and the model's name there."""
-
-    pool: Identifier
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    on: list[RetriedMove] = Field(default_factory=lambda: list(RETRIED_MOVES))
 
 
 class Leaf(Part):
@@ -39,6 +58,8 @@ class Leaf(Part):
     id: Identifier
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Per attempt, from dispatch to answer."""
+    step_timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
+    """Over all attempts of the step and the waits between them; left out, the run's deadline bounds them."""
     retry: Retry = Retry()
 
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
-from penstock.workflow.parts import Route
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
+from penstock.workflow.tiers import Route, routes_of
 from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.turn import Turn
 
@@ -41,7 +41,7 @@ class Compiler:
         """A tier's routes, in order."""
         if tier not in self._tiers:
             raise DefinitionError(f"{block_id}.model: there is no tier `{tier}`")
-        return tuple(self._tiers[tier])
+        return routes_of(self._tiers[tier])
 
     def value(self, value: Any, where: str) -> Compiled:
         """JSON with templates in its strings."""

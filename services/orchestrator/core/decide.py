@@ -14,10 +14,10 @@ from penstock.contracts.messages import (
     TaskCompleted,
     ToolCompleted,
 )
+from services.orchestrator.core.attempts import answered, deadline_exceeded, due
 from services.orchestrator.core.ending import applied, closed, end, finish
 from services.orchestrator.core.entering import derived, enter
 from services.orchestrator.core.frames import Answer, LeafFrame, Live
-from services.orchestrator.core.leaf import answered, deadline_exceeded, due
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.starting import begin, refused, rejected
 from services.orchestrator.core.state import Decision, Run, StepKind

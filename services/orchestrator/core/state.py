@@ -52,6 +52,8 @@ class Step:
     due_at_ms: int | None = None
     """While WAITING the attempt's timeout, while RETRYING the time of the next attempt."""
     dispatched_at_ms: int | None = None
+    give_up_at_ms: int | None = None
+    """When the time for all attempts and waits is over, where the step limits it."""
     output: Any = None
     error: Failure | None = None
     """Why it failed; while RETRYING or WAITING again, why the attempt before failed."""

@@ -11,6 +11,16 @@ MESSAGE_CHARACTERS_MAX: Final = 2_000
 """Of what is said about a failure; it stays in the row and goes to the read side."""
 
 
+VALUE_TOO_LARGE: Final = "value_too_large"
+
+
+class TooLargeError(ValueError):
+    """What a request would carry is beyond VALUE_BYTES_MAX; the message names the field."""
+
+    def __init__(self, field: str, size_bytes: int) -> None:
+        super().__init__(f"{field} has {size_bytes} bytes; at most {VALUE_BYTES_MAX} can be sent")
+
+
 class NotPortableError(ValueError):
     """A value that not every JSON reader can hold, as an integer beyond 64 bits."""
 

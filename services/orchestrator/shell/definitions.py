@@ -14,6 +14,7 @@ from penstock.runtime.kafka.records import Received
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition, leaves
 from penstock.workflow.parts import ModelStep, TaskStep
+from penstock.workflow.tiers import routes_of
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.shell.inbox import explain
 from services.orchestrator.shell.store import Store
@@ -111,7 +112,7 @@ class Definitions:
         steps = list(leaves(definition.do))
         queues = {step.queue for step in steps if isinstance(step, TaskStep)}
         tiers = {step.model for step in steps if isinstance(step, ModelStep)}
-        pools = {route.pool for tier in tiers for route in definition.tiers.get(tier, ())}
+        pools = {route.pool for tier in tiers for route in routes_of(definition.tiers.get(tier, ()))}
         faults += [
             f"queue {queue!r} does not exist here (there are: {', '.join(self._deployment.queues)})"
             for queue in sorted(queues - set(self._deployment.queues))

@@ -23,7 +23,7 @@ FROM run WHERE run_key = ANY($1::uuid[]);
 
 -- load_steps: the steps of runs, in the order in which they were last told of.
 SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output, error, usage,
-       sequence
+       sequence, terms
 FROM step WHERE run_key = ANY($1::uuid[]) ORDER BY run_key, sequence, path;
 
 -- commit_batch: offsets, runs, steps, alarms and outbox of one batch, or nothing at all.
@@ -53,17 +53,19 @@ WITH fence AS (
     WHERE run.run_key = batch.run_key
 ), stepped AS (
     INSERT INTO step (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
-                      error, usage, sequence)
+                      error, usage, sequence, terms)
     SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output::json,
-           error::json, usage::json, sequence
+           error::json, usage::json, sequence, terms::json
     FROM unnest($29::uuid[], $30::text[], $31::text[], $32::text[], $33::integer[], $34::integer[], $35::integer[],
-                $36::integer[], $37::bigint[], $38::bigint[], $39::text[], $40::text[], $41::text[], $42::integer[])
+                $36::integer[], $37::bigint[], $38::bigint[], $39::text[], $40::text[], $41::text[], $42::integer[],
+                $51::text[])
          AS batch (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
-                   error, usage, sequence)
+                   error, usage, sequence, terms)
     ON CONFLICT (run_key, path) DO UPDATE SET
         phase = excluded.phase, attempt = excluded.attempt, tries = excluded.tries, repairs = excluded.repairs,
         route = excluded.route, due_at_ms = excluded.due_at_ms, dispatched_at_ms = excluded.dispatched_at_ms,
-        output = excluded.output, error = excluded.error, usage = excluded.usage, sequence = excluded.sequence
+        output = excluded.output, error = excluded.error, usage = excluded.usage, sequence = excluded.sequence,
+        terms = excluded.terms
 ), cleared AS (
     DELETE FROM alarm WHERE run_key = ANY($43::uuid[])
 ), moved AS (

@@ -69,6 +69,7 @@ def batch_columns(batch: Batch) -> list[list[Any]]:
         [row for _, row in batch.acknowledged],
         [home for home, _ in batch.outbox],
         [packed for _, packed in batch.outbox],
+        [_terms(step) for _, step in steps],
     ]
 
 
@@ -107,6 +108,7 @@ def add_step(run: Run, row: Row) -> None:
     """Put a step into its run; what the run has spent is the sum over its steps."""
     phase = StepPhase(row["phase"])
     usage = orjson.loads(row["usage"]) if row["usage"] is not None else {}
+    terms = orjson.loads(row["terms"]) if row["terms"] is not None else {}
     step = Step(
         path=row["path"],
         kind=row["kind"],
@@ -118,6 +120,7 @@ def add_step(run: Run, row: Row) -> None:
         request_id=request_id(run.key, row["path"], row["attempt"]) if row["attempt"] else None,
         due_at_ms=row["due_at_ms"],
         dispatched_at_ms=row["dispatched_at_ms"],
+        give_up_at_ms=terms.get("give_up_at_ms"),
         output=_loads(row["output"]),
         error=_load_failure(row["error"]),
         model_calls=usage.get("model_calls", 0),
@@ -170,6 +173,13 @@ def _usage(run: Run, step: Step) -> str | None:
         "currency": run.usage.currency,
     }
     return orjson.dumps(spent).decode()
+
+
+def _terms(step: Step) -> str | None:
+    """What few steps have; null costs nothing."""
+    if step.give_up_at_ms is None:
+        return None
+    return orjson.dumps({"give_up_at_ms": step.give_up_at_ms}).decode()
 
 
 def _failure(failure: Failure | None) -> str | None:

@@ -5,6 +5,7 @@ from typing import Final
 
 from penstock.workflow.checks import blocks, gates
 from penstock.workflow.checks.checker import Check, Checker, Place
+from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Lines
 from penstock.workflow.gates import Gate
@@ -29,5 +30,6 @@ def check(definition: Definition, lines: Lines | None = None) -> list[Fault]:
     """All faults of a definition, in its order; none means that it can be published."""
     checker = Checker(definition, lines or {}, CHECKS)
     checker.schema(definition.input, ("input",))
+    check_limits(checker, definition)
     checker.block(definition.do, Place(("do",), {"input": definition.input or None, "run": RUN}))
     return checker.faults

@@ -1,14 +1,15 @@
 """Owns the examples of attempts: retries, fallbacks, repairs, timeouts, outputs that are refused."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
-from penstock.testkit.builders import BEGINNING_MS, a_model, a_task
+from penstock.testkit.builders import BEGINNING, BEGINNING_MS, a_model, a_task
 from penstock.workflow.parts import Retry
-from services.orchestrator.core.leaf import backoff_ms
+from services.orchestrator.core.attempts import backoff_ms
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.values import MESSAGE_CHARACTERS_MAX, VALUE_BYTES_MAX
 
@@ -170,7 +171,8 @@ def test_a_timeout_asks_elsewhere_and_nobody_awaits_the_late_answer() -> None:
     talk.ring(BEGINNING_MS + 2_000)
     assert (talk.asked(), routes(talk)) == (["say#2"], ["second"])
     assert talk.last.changes[0].error is not None
-    assert (talk.last.changes[0].error.code, talk.last.changes[0].error.message) == ("timeout", "no answer within 2 s")
+    assert talk.last.changes[0].error.code == "timeout"
+    assert talk.last.changes[0].error.message == "no answer within 2 s, the step's timeout_seconds"
 
     assert talk.succeed("say", "late").empty
     assert talk.last.alarm_at_ms == BEGINNING_MS + 4_000
@@ -206,3 +208,94 @@ def test_what_an_executor_says_about_a_failure_is_kept_short() -> None:
     assert finished is not None
     assert finished.error is not None
     assert len(finished.error.message) == MESSAGE_CHARACTERS_MAX + 1
+
+
+@pytest.mark.parametrize("move", [NextMove.RETRY_AFTER, NextMove.RETRY_ELSEWHERE, NextMove.REPAIR_OUTPUT])
+def test_what_retry_does_not_list_ends_the_step(move: NextMove) -> None:
+    others = [each.value for each in NextMove if each not in (move, NextMove.GIVE_UP)]
+    talk = Conversation(a_model("say", retry={"on": others}))
+
+    finished = talk.fail("say", move, code="busy", message="come later").finished
+
+    assert talk.asked() == []
+    assert finished is not None
+    assert finished.error is not None
+    text = f"come later (attempt 1 of 3; the step's retry.on does not list {move.value})"
+    assert (finished.error.code, finished.error.message) == ("busy", text)
+
+
+@pytest.mark.parametrize("move", [NextMove.RETRY_AFTER, NextMove.RETRY_ELSEWHERE, NextMove.REPAIR_OUTPUT])
+def test_what_retry_lists_is_tried_again(move: NextMove) -> None:
+    talk = Conversation(a_model("say", retry={"on": [move.value]}))
+
+    talk.fail("say", move)
+    if talk.asked() == []:
+        talk.ring()
+
+    assert talk.asked() == ["say#2"]
+
+
+def test_a_request_carries_the_earliest_of_all_deadlines() -> None:
+    """Guard: past it nobody awaits the answer, and the executor stops."""
+    attempt = Conversation(a_task("work", timeout_seconds=2, step_timeout_seconds=3), deadline_seconds=4)
+    step = Conversation(a_task("work", timeout_seconds=3, step_timeout_seconds=2), deadline_seconds=4)
+    run = Conversation(a_task("work", timeout_seconds=4, step_timeout_seconds=3), deadline_seconds=2)
+
+    for talk in (attempt, step, run):
+        assert talk.last.requests[0].deadline == BEGINNING + timedelta(seconds=2)
+        assert talk.last.alarm_at_ms == BEGINNING_MS + 2_000
+
+
+def test_a_step_ends_when_the_time_for_all_its_attempts_is_over() -> None:
+    talk = Conversation(a_task("work", timeout_seconds=10, step_timeout_seconds=15))
+    talk.now_ms += 9_000
+    talk.fail("work", NextMove.RETRY_AFTER, retry_after_ms=1_000, code="busy", message="come later")
+    talk.ring()
+    assert talk.asked() == ["work#2"]
+    assert talk.last.requests[0].deadline == BEGINNING + timedelta(seconds=15)
+
+    finished = talk.ring(BEGINNING_MS + 15_000).finished
+
+    assert finished is not None
+    assert finished.error is not None
+    assert finished.error.code == "step_timeout"
+    assert "not over within 15 s, its step_timeout_seconds, at attempt 2 of 3" in finished.error.message
+    assert "raise step_timeout_seconds of the step `work`" in finished.error.message
+    assert finished.error.message.endswith("The attempt before: busy: come later")
+
+
+def test_a_wait_that_the_step_has_no_time_for_is_not_begun() -> None:
+    talk = Conversation(a_task("work", timeout_seconds=10, step_timeout_seconds=15))
+
+    finished = talk.fail(
+        "work", NextMove.RETRY_AFTER, retry_after_ms=15_000, code="busy", message="come later"
+    ).finished
+
+    assert finished is not None
+    assert finished.error is not None
+    assert finished.error.code == "step_timeout"
+    assert "busy: come later" in finished.error.message
+
+
+def test_a_redriven_step_has_its_time_again() -> None:
+    talk = Conversation(a_task("work", timeout_seconds=10, step_timeout_seconds=5, retry={"attempts": 1}))
+    talk.ring()
+    assert talk.run.status == "failed"
+    talk.now_ms += 60_000
+
+    talk.redrive()
+
+    assert talk.asked() == ["work#2"]
+    assert talk.last.alarm_at_ms == talk.now_ms + 5_000
+
+
+def test_an_invalid_output_that_the_executor_saw_goes_back_to_the_model_with_its_words_then_elsewhere() -> None:
+    talk = Conversation(a_model("say"))
+
+    talk.fail("say", NextMove.REPAIR_OUTPUT, code="output_invalid", message="output.kind: 1 is not a string")
+    assert (talk.asked(), routes(talk)) == (["say#2"], ["first"])
+    assert "output.kind: 1 is not a string" in talk.model_call().messages[-1].content
+
+    talk.fail("say", NextMove.REPAIR_OUTPUT, attempt=2, code="output_invalid", message="again")
+    assert (talk.asked(), routes(talk)) == (["say#3"], ["second"])
+    assert len(talk.model_call().messages) == 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.contracts.messages import NextMove, StepPhase
 from penstock.testkit.builders import a_definition, failed, succeeded, tokens
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
+from penstock.workflow.parts import RETRIED_MOVES
 from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.conversation import Conversation, said
@@ -26,7 +27,9 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
     block_id = f"b{next(number)}"
     kinds = ["task", "task", "model", "tool", "check"] + (["chain", "route", "sections", "map"] * 2 if depth else [])
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
+    whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
+    leaf |= {} if whole_seconds is None else {"step_timeout_seconds": whole_seconds}
     match draw(st.sampled_from(kinds)):
         case "task":
             return {**leaf, "task": "tasks.work", "input": draw(st.sampled_from([{}, source]))}
@@ -72,7 +75,10 @@ def conditions(draw: st.DrawFn, seen: tuple[str, ...]) -> str:
     return draw(st.sampled_from(["true", "false", f"{name} is mapping", f"{name}.kind == 'a'"]))
 
 
-RETRIES = st.fixed_dictionaries({"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])})
+RETRIES = st.fixed_dictionaries(
+    {"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])},
+    optional={"on": st.lists(st.sampled_from(RETRIED_MOVES), unique=True)},
+)
 JOINS = st.fixed_dictionaries({"join": st.sampled_from(["all", "best_effort"]), "max_concurrency": st.integers(1, 3)})
 
 
@@ -123,6 +129,10 @@ class Checked(Conversation):
             # Guard: what is awaited was asked for, under the id that is awaited.
             if step.phase is StepPhase.WAITING:
                 assert self.requests[path, step.attempt].request_id == step.request_id
+            # Guard: nothing is awaited beyond the step's own time.
+            if step.phase in AWAITED and step.give_up_at_ms is not None:
+                assert step.due_at_ms is not None
+                assert step.due_at_ms <= step.give_up_at_ms
             # Guard: attempts are bounded.
             assert step.tries <= limits[step.kind]
             # Guard: a result is never lost nor replaced.

@@ -1,0 +1,38 @@
+"""Owns the checks of what may be spent: budgets and prices that fit each other, and breakers that can open."""
+
+from penstock.workflow.checks.checker import Checker
+from penstock.workflow.definition import Definition
+from penstock.workflow.tiers import Price, breaker_of, routes_of
+
+
+def check_limits(checker: Checker, definition: Definition) -> None:
+    """Prices and budget in one currency; no breaker that waits for more calls than it looks at."""
+    currency = _check_prices(checker, definition)
+    budget = definition.budget
+    if budget is not None and budget.cost is not None and currency not in (None, budget.cost.currency):
+        text = f"the budget is in {budget.cost.currency}, the routes' prices are in {currency}"
+        checker.add(("budget", "cost", "currency"), text, "costs are compared in one currency")
+    for name, tier in definition.tiers.items():
+        breaker = breaker_of(tier)
+        if breaker.calls_min > breaker.window_calls:
+            text = (
+                f"calls_min is {breaker.calls_min}, but the window holds {breaker.window_calls} calls: it never opens"
+            )
+            checker.add(("tiers", name, "breaker", "calls_min"), text, "lower it, or raise window_calls")
+
+
+def _check_prices(checker: Checker, definition: Definition) -> str | None:
+    """The one currency of all prices; None where there is no price."""
+    currency: str | None = None
+    for name, tier in definition.tiers.items():
+        within = ("tiers", name) if isinstance(tier, list) else ("tiers", name, "routes")
+        for index, route in enumerate(routes_of(tier)):
+            price: Price | None = route.price
+            if price is None:
+                continue
+            currency = currency or price.currency
+            if price.currency != currency:
+                text = f"this price is in {price.currency}, another one in {currency}"
+                at = (*within, index, "price", "currency")
+                checker.add(at, text, "costs of one run are added: price all routes in one currency")
+    return currency

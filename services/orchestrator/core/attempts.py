@@ -1,0 +1,243 @@
+"""Owns the attempts of a leaf: asking, timeouts, retries, fallbacks, its end.
+
+All that is decided about one step's attempts is decided here.
+"""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from penstock.contracts import ids
+from penstock.contracts.envelope import rfc3339
+from penstock.contracts.messages import (
+    Failure,
+    InferenceCompleted,
+    NextMove,
+    StepPhase,
+    TaskCompleted,
+    ToolCompleted,
+    WorkError,
+)
+from penstock.workflow.expressions import ExpressionError
+from penstock.workflow.parts import Retry
+from services.orchestrator.core.budget import check_budget, count_usage
+from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeeded
+from services.orchestrator.core.turn import RunFailedError, Turn, moment
+from services.orchestrator.core.values import (
+    PREVIEW_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    VALUE_TOO_LARGE,
+    NotPortableError,
+    TooLargeError,
+    portable,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from services.orchestrator.core.leaf import LeafNode
+
+Completed = InferenceCompleted | ToolCompleted | TaskCompleted
+
+OUTPUT_INVALID: Final = "output_invalid"
+_JITTER_BITS: Final = 48
+
+
+def begin(turn: Turn, leaf: LeafFrame) -> Answer:
+    """Asks for the first attempt of a leaf."""
+    whole_ms = leaf.node.step_timeout_ms
+    if whole_ms is not None:
+        leaf.step.give_up_at_ms = turn.at_ms + whole_ms
+    return dispatch(turn, leaf)
+
+
+def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
+    """Asks for the next attempt of a leaf. Raises RunFailedError where a cap of the run forbids it."""
+    run, node, step = turn.run, leaf.node, leaf.step
+    _check_caps(turn, leaf)
+    attempt = step.attempt + 1
+    request_id = ids.request_id(run.key, step.path, attempt)
+    due_at_ms = turn.at_ms + node.timeout_ms
+    if step.give_up_at_ms is not None and step.give_up_at_ms < due_at_ms:
+        due_at_ms = step.give_up_at_ms
+    attribution = {
+        "request_id": request_id,
+        "tenant": run.tenant,
+        "run_key": run.key,
+        "run_id": run.run_id,
+        "home": run.home,
+        "workflow": run.workflow,
+        "version": run.version,
+        "step": step.path,
+        "attempt": attempt,
+        "labels": run.labels,
+        "deadline": moment(min(due_at_ms, run.deadline_at_ms)),
+        "priority": run.priority,
+    }
+    try:
+        request = node.request(attribution, leaf.parent.find, step)
+    except ExpressionError as error:
+        return _failed(turn, leaf, Failure(code="expression_failed", message=str(error), step=step.path))
+    except TooLargeError as error:
+        return _failed(turn, leaf, Failure(code=VALUE_TOO_LARGE, message=str(error), step=step.path))
+    step.phase = StepPhase.WAITING
+    step.attempt = attempt
+    step.tries += 1
+    step.request_id = request_id
+    step.due_at_ms = due_at_ms
+    step.dispatched_at_ms = turn.at_ms
+    turn.live.dispatched += 1
+    turn.live.add(leaf)
+    turn.ask(request)
+    turn.changed(step, route=node.route_label(step))
+    return None
+
+
+def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
+    """Takes the answer to the awaited attempt."""
+    if isinstance(message, InferenceCompleted):
+        count_usage(turn, leaf.step, message)
+    if message.error is not None:
+        return _missed(turn, leaf, message.error)
+    try:
+        output, size_bytes = portable(message.output)
+    except NotPortableError as error:
+        return _missed(turn, leaf, _invalid(f"the output is not portable JSON: {error}"))
+    if size_bytes > VALUE_BYTES_MAX:
+        text = f"the output has {size_bytes} bytes; a step may return {VALUE_BYTES_MAX}"
+        return _missed(turn, leaf, WorkError(code=VALUE_TOO_LARGE, message=text, next=NextMove.GIVE_UP))
+    schema = leaf.node.output_schema
+    fault = schema.fault(output) if schema is not None else None
+    if fault is not None:
+        return _missed(turn, leaf, _invalid(f"the output misses its schema at {fault}"))
+    step = leaf.step
+    step.output = output
+    step.error = None
+    _end(turn, leaf, StepPhase.COMPLETED)
+    turn.changed(step, preview=output if size_bytes <= PREVIEW_BYTES_MAX else None, route=leaf.node.route_label(step))
+    return Succeeded(output)
+
+
+def due(turn: Turn, leaf: LeafFrame) -> Answer:
+    """A leaf's time has come: the next attempt where one was put off, else the awaited one took too long."""
+    step = leaf.step
+    if step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms:
+        return _out_of_time(turn, leaf, step.error)
+    if step.phase is StepPhase.RETRYING:
+        return dispatch(turn, leaf)
+    text = f"no answer within {leaf.node.timeout_ms / 1000:g} s, the step's timeout_seconds"
+    return _missed(turn, leaf, WorkError(code="timeout", message=text, next=NextMove.RETRY_ELSEWHERE))
+
+
+def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
+    run, step = turn.run, leaf.step
+    if turn.at_ms >= run.deadline_at_ms:
+        raise RunFailedError(deadline_exceeded(run.deadline_at_ms))
+    failure: Failure | None = None
+    if turn.live.dispatched >= turn.live.steps_max:
+        text = (
+            f"the run asked for {turn.live.dispatched} attempts, its workflow's steps_max; raise it or look for a loop"
+        )
+        failure = Failure(code="steps_exceeded", message=text, step=step.path)
+    elif leaf.node.kind == "model":
+        failure = check_budget(run, step.path)
+    if failure is not None:
+        _failed(turn, leaf, failure)
+        raise RunFailedError(failure)
+
+
+def deadline_exceeded(deadline_at_ms: int) -> Failure:
+    """What a run that is not over at its deadline fails with."""
+    return Failure(code="deadline_exceeded", message=f"the run was not over at its deadline, {rfc3339(deadline_at_ms)}")
+
+
+def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
+    """An attempt failed: asks again, here or elsewhere, now or later, or gives up."""
+    node, step = leaf.node, leaf.step
+    message = shortened(error.message)
+    final = _final(node, step.tries, error.next)
+    if final is not None:
+        return _failed(turn, leaf, Failure(code=error.code, message=message + final, step=step.path))
+    failure = Failure(code=error.code, message=message, step=step.path)
+    move = _next_move(turn, leaf, error)
+    if step.give_up_at_ms is not None and turn.at_ms + move.wait_ms >= step.give_up_at_ms:
+        return _out_of_time(turn, leaf, failure)
+    label = node.route_label(step)
+    step.error = failure
+    step.route, step.repairs = move.route, move.repairs
+    step.phase = StepPhase.RETRYING
+    step.due_at_ms = turn.at_ms + move.wait_ms
+    turn.changed(step, route=label)
+    if move.wait_ms == 0:
+        return dispatch(turn, leaf)
+    turn.live.add(leaf)
+    return None
+
+
+def _final(node: "LeafNode", tries: int, next_move: NextMove) -> str | None:
+    """Why no further attempt follows, to be said after the failure; None: one does."""
+    if next_move is NextMove.GIVE_UP:
+        return ""
+    if tries >= node.retry.attempts:
+        return f" (attempt {tries} of {node.retry.attempts})"
+    if next_move not in node.retried:
+        return f" (attempt {tries} of {node.retry.attempts}; the step's retry.on does not list {next_move.value})"
+    return None
+
+
+class _Move(NamedTuple):
+    """How the next attempt is made: after how long, on which route, as which repair there."""
+
+    wait_ms: int
+    route: int
+    repairs: int
+
+
+def _next_move(turn: Turn, leaf: LeafFrame, error: WorkError) -> _Move:
+    node, step = leaf.node, leaf.step
+    match error.next:
+        case NextMove.REPAIR_OUTPUT if step.repairs == 0:
+            return _Move(0, step.route, 1)
+        case NextMove.RETRY_ELSEWHERE | NextMove.REPAIR_OUTPUT if step.route + 1 < len(node.routes):
+            return _Move(0, step.route + 1, 0)
+        case NextMove.RETRY_AFTER if error.retry_after_ms is not None:
+            wait_ms = min(error.retry_after_ms, max(0, turn.run.deadline_at_ms - turn.at_ms))
+        case NextMove.RETRY_AFTER | NextMove.RETRY_ELSEWHERE | NextMove.REPAIR_OUTPUT | NextMove.GIVE_UP:
+            request_id = ids.request_id(turn.run.key, step.path, step.attempt + 1)
+            wait_ms = backoff_ms(node.retry, step.tries + 1, request_id)
+    return _Move(wait_ms, step.route, step.repairs)
+
+
+def _out_of_time(turn: Turn, leaf: LeafFrame, last: Failure | None) -> Failed:
+    """The step's own time is over, or would be before its next attempt."""
+    node, step = leaf.node, leaf.step
+    text = (
+        f"not over within {(node.step_timeout_ms or 0) / 1000:g} s, its step_timeout_seconds, "
+        f"at attempt {step.tries} of {node.retry.attempts}; raise step_timeout_seconds of the step `{node.id}`"
+    )
+    if last is not None:
+        text += f". The attempt before: {last.code}: {last.message}"
+    return _failed(turn, leaf, Failure(code="step_timeout", message=text, step=step.path))
+
+
+def backoff_ms(retry: Retry, attempt: int, request_id: UUID) -> int:
+    """Exponential with full jitter; the jitter is the request id's, so that a replay waits as long."""
+    ceiling_ms = min(retry.max_ms, retry.initial_ms * 2 ** (attempt - 2))
+    fraction = (request_id.int & ((1 << _JITTER_BITS) - 1)) / (1 << _JITTER_BITS)
+    return int(fraction * (ceiling_ms + 1))
+
+
+def _failed(turn: Turn, leaf: LeafFrame, failure: Failure) -> Failed:
+    leaf.step.error = failure
+    _end(turn, leaf, StepPhase.FAILED)
+    turn.changed(leaf.step, route=leaf.node.route_label(leaf.step))
+    return Failed(failure)
+
+
+def _end(turn: Turn, leaf: LeafFrame, phase: StepPhase) -> None:
+    step = leaf.step
+    turn.live.leaves.pop(step.path, None)
+    step.phase = phase
+    step.due_at_ms = None
+
+
+def _invalid(message: str) -> WorkError:
+    return WorkError(code=OUTPUT_INVALID, message=message, next=NextMove.REPAIR_OUTPUT)
