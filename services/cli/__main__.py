@@ -31,6 +31,12 @@ COMMANDS = {
     "local": Entry("services.local.commands", "Everything on this machine: up, status, down.", "penstock local up"),
     "check": Entry("services.cli.commands.check", "Check a definition.", "penstock check audit.yaml", "check"),
     "publish": Entry("services.cli.commands.check", "Publish a definition.", "penstock publish audit.yaml", "publish"),
+    "test": Entry(
+        "services.cli.commands.cases",
+        "Run a workflow's tests, in virtual time.",
+        "penstock test audit.yaml --trace",
+        "run_tests",
+    ),
     "run": Entry(
         "services.cli.commands.run", "Start a run.", "penstock run licence-audit --input @input.json --watch", "run"
     ),

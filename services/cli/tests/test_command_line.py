@@ -99,6 +99,8 @@ def test_faults_are_named_by_line_and_path_and_end_with_1(
         (["run", "greet", "--input", "@missing.json"], 2, "cannot read the input"),
         (["run", "greet", "--label", "team"], 2, "expected KEY=VALUE"),
         (["schemas", "run.reqested"], 2, "did you mean `run.requested`?"),
+        (["test", "nosuch"], 2, "there is no nosuch"),
+        (["test", "."], 2, "there are no cases in ."),
         (["lag"], 3, "penstock local up"),
         (["runs", "list"], 3, "penstock local up"),
         (["dlq", "list"], 3, "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS"),
@@ -158,6 +160,49 @@ def test_topics_and_schemas_need_nobody() -> None:
     # Then it is all there
     assert "penstock.run.requested.v1" in {topic["name"] for topic in topics}
     assert schema["required"] == ["workflow"]
+
+
+def test_a_workflow_is_tested_where_nothing_runs(tmp_path: Path) -> None:
+    # Given a workflow and two cases, one of which expects too much
+    (tmp_path / "greet.yaml").write_text(SOUND)
+    (tmp_path / "greet.test.yaml").write_text(
+        "answers: {greeting: {output: Hello, after: 3d}}\n"
+        "cases:\n"
+        "- {name: greeted, input: {name: Ada}, expect: {status: failed, error: {code: timeout}}}\n"
+        "- {name: not so, input: {name: Ada}, expect: {output: Hello}}\n"
+    )
+
+    # When they are run, for a person and for a machine
+    person = CliRunner().invoke(app_for(["test"]), ["test", str(tmp_path), "--record", str(tmp_path / "histories")])
+    machine = CliRunner().invoke(app_for(["test"]), ["test", str(tmp_path), "--json", "-k", "greeted"])
+
+    # Then the one is told with what happened, and both are recorded
+    assert person.exit_code == 1
+    assert "- expected  completed" in person.output
+    assert "greeting#3 failed on small/tiny: timeout" in person.output
+    assert "1 passed, 1 failed" in person.output
+    assert sorted(path.name for path in (tmp_path / "histories").iterdir()) == [
+        "greet-greeted.yaml",
+        "greet-not_so.yaml",
+    ]
+    assert machine.exit_code == 0
+    (case,) = json.loads(machine.output)["cases"]
+    assert (case["name"], case["passed"], case["run"]["status"]) == ("greeted", True, "failed")
+
+
+def test_a_test_file_that_cannot_be_read_fails_beside_those_that_can(tmp_path: Path) -> None:
+    # Given one file with a fault and one without
+    (tmp_path / "greet.yaml").write_text(SOUND)
+    (tmp_path / "greet.test.yaml").write_text("cases: [{name: a, answers: {greeting: {output: Hi}}, input: {name: x}}]")
+    (tmp_path / "other.test.yaml").write_text("cases: [{nam: a}]")
+
+    # When all are run
+    result = CliRunner().invoke(app_for(["test"]), ["test", str(tmp_path)])
+
+    # Then the fault is named by its line, and the other case ran
+    assert result.exit_code == 1
+    assert "other.test.yaml:1: $.cases[0].nam: there is no field `nam` here" in result.output
+    assert "1 passed, 1 failed" in result.output
 
 
 def test_progress_adds_up_to_steps_done() -> None:
