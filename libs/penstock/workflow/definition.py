@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from penstock.workflow.classify import Classify, Description
 from penstock.workflow.gates import Gate
 from penstock.workflow.parts import (
     Caps,
@@ -40,21 +41,23 @@ class Chain(Part):
 
 
 class Case(Part):
-    """One way that a route can take."""
+    """One way that a route can take. It has a `when`, or its route a `classify`."""
 
     case: Identifier
-    when: Expression
+    when: Expression | None = None
+    description: Description = ""
     do: "Block"
 
 
 class RouteBlock(Part):
     """The first case whose `when` holds, else `otherwise`; the choice is recorded. The output is the chosen block's.
 
-    With no case that holds and no `otherwise` the output is null.
+    With no case that holds and no `otherwise` the output is null. With `classify` a model chooses among the cases.
     """
 
     id: Identifier
     route: Annotated[list[Case], Field(min_length=1, max_length=64)]
+    classify: Classify | None = None
     otherwise: "Block | None" = None
 
 
@@ -148,6 +151,20 @@ def every_block(block: "Block") -> Iterator["Block"]:
 def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep]:
     """All steps of a block that do work elsewhere, in the order in which they stand."""
     return (each for each in every_block(block) if isinstance(each, ModelStep | ToolStep | TaskStep))
+
+
+def tiers_named(block: "Block") -> Iterator[str]:
+    """The tiers that the model calls of a block and of all blocks inside it name, in the order in which they stand."""
+    for each in every_block(block):
+        match each:
+            case ModelStep():
+                yield each.model
+            case RouteBlock(classify=Classify() as classify):
+                yield classify.model
+                if classify.escalate is not None:
+                    yield classify.escalate
+            case _:
+                pass
 
 
 def _field_of(value: Any, names: tuple[str, ...]) -> str | None:

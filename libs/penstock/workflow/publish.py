@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -20,6 +21,14 @@ def version_of(definition: Definition) -> str:
         return definition.version
     content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}))
     return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two published bodies are one definition: a field that one has not yet stands for its default.
+
+    Raises ValidationError for a body that is none.
+    """
+    return one == other or Definition.model_validate(one) == Definition.model_validate(other)
 
 
 def published(definition: Definition, at: datetime) -> WorkflowPublished:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from penstock.runtime.clock import now_ms
 from penstock.runtime.errors import NotAcknowledged
 from penstock.workflow.notation import Document, parse, read
-from penstock.workflow.publish import published
+from penstock.workflow.publish import published, same
 from services.gateway.acceptance import Origin
 from services.gateway.api.bodies import DefinitionDetail, DefinitionLine, DefinitionPage
 from services.gateway.api.problems import FaultBody, ProblemBody, ProblemError
@@ -78,7 +78,7 @@ async def publish_workflow(request: Request, name: str, response: Response) -> D
     message = published(document.definition, datetime.fromtimestamp(now_ms() / 1000, UTC))
     known = await gateway.reader.definition(name, message.version)
     if known is not None:
-        if known["body"]["definition"] != orjson.loads(orjson.dumps(message.definition)):
+        if not same(known["body"]["definition"], orjson.loads(orjson.dumps(message.definition))):
             detail = f"{name}@{message.version} was published with other content, and stays as it is."
             hint = "give the definition another version, or none"
             raise ProblemError(409, "version_taken", "The version is taken", detail, hint=hint)

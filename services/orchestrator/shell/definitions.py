@@ -12,8 +12,9 @@ from penstock.contracts.messages import WorkflowPublished
 from penstock.contracts.topics import Deployment
 from penstock.runtime.kafka.records import Received
 from penstock.workflow.checks import check
-from penstock.workflow.definition import Definition, leaves
-from penstock.workflow.parts import ModelStep, TaskStep
+from penstock.workflow.definition import Definition, leaves, tiers_named
+from penstock.workflow.parts import TaskStep
+from penstock.workflow.publish import same
 from penstock.workflow.tiers import routes_of
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.shell.inbox import explain
@@ -98,7 +99,7 @@ class Definitions:
             published.name, published.version, content, int(published.published_at.timestamp() * 1000)
         )
         self._remember(published.name, published.version, kept)
-        if kept != content and orjson.loads(kept) != published.definition:
+        if kept != content and not same(orjson.loads(kept), published.definition):
             raise RefusedDefinitionError(
                 f"{published.name}@{published.version} is published already with other content; "
                 "a definition is immutable: publish it under a new version"
@@ -109,9 +110,8 @@ class Definitions:
         if published.name != definition.name:
             raise RefusedDefinitionError(f"the definition calls itself {definition.name!r}, not {published.name!r}")
         faults = [f"{fault.path}: {fault.message}" for fault in check(definition)]
-        steps = list(leaves(definition.do))
-        queues = {step.queue for step in steps if isinstance(step, TaskStep)}
-        tiers = {step.model for step in steps if isinstance(step, ModelStep)}
+        queues = {step.queue for step in leaves(definition.do) if isinstance(step, TaskStep)}
+        tiers = set(tiers_named(definition.do))
         pools = {route.pool for tier in tiers for route in routes_of(definition.tiers.get(tier, ()))}
         faults += [
             f"queue {queue!r} does not exist here (there are: {', '.join(self._deployment.queues)})"

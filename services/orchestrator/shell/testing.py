@@ -108,13 +108,16 @@ class World:
         return dict(await self.owner.take_over(frozenset(homes)))
 
     async def publish(self, definition: Definition, version: str = "1") -> None:
-        """Publish a definition."""
-        body = {
-            "name": definition.name,
-            "version": version,
-            "definition": definition.model_dump(mode="json", by_alias=True, exclude_defaults=True),
-            "published_at": "2026-01-01T00:00:00Z",
-        }
+        """Publish a definition, without what has its default."""
+        await self._publish(definition, version, definition.model_dump(mode="json", exclude_defaults=True))
+
+    async def publish_in_full(self, definition: Definition, version: str) -> None:
+        """Publish a definition with all defaults written out, as the gateway does."""
+        await self._publish(definition, version, definition.model_dump(mode="json"))
+
+    async def _publish(self, definition: Definition, version: str, content: dict[str, Any]) -> None:
+        published_at = "2026-01-01T00:00:00Z"
+        body = {"name": definition.name, "version": version, "definition": content, "published_at": published_at}
         await self.definitions.publish(Record("penstock.workflow.published.v1", 0, 0, orjson.dumps(body)))
 
     def record(self, topic: str, value: Any, home: int = 0, **fields: Any) -> Record:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.workflow.checks import blocks, gates
+from penstock.workflow.checks import blocks, gates, route
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
@@ -14,7 +14,7 @@ from penstock.workflow.shapes import TEXT, Shape, closed
 
 CHECKS: Final[Mapping[type, Check]] = {
     Chain: blocks.check_chain,
-    RouteBlock: blocks.check_route,
+    RouteBlock: route.check_route,
     Parallel: blocks.check_parallel,
     Gate: gates.check_gate,
     ModelStep: blocks.check_model,

@@ -1,15 +1,14 @@
-"""Owns the checks of chains, routes and parallel blocks, and of model, tool and task steps."""
+"""Owns the checks of chains and parallel blocks, and of model, tool and task steps."""
 
 from typing import Any, Final
 
 from penstock.workflow.checks.checker import Checker, Place
-from penstock.workflow.definition import Chain, Map, Parallel, RouteBlock, Sections
+from penstock.workflow.definition import Chain, Map, Parallel, Sections
 from penstock.workflow.expressions import Compiled, ExpressionError
 from penstock.workflow.faults import Path
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Missing, Shape, closed, field_of, item_of, list_of, types_of
 
-OTHERWISE: Final = "otherwise"
 _NO_SCOPE: Final[dict[str, Any]] = {}
 
 
@@ -24,21 +23,6 @@ def check_chain(checker: Checker, block: Chain, place: Place) -> Shape:
         return shape
     checker.value(block.output, (*place.path, "output"), {**place.scope, **done})
     return closed(dict.fromkeys(block.output)) if isinstance(block.output, dict) else None
-
-
-def check_route(checker: Checker, block: RouteBlock, place: Place) -> Shape:
-    """Each case has a name of its own."""
-    names: set[str] = set()
-    for index, case in enumerate(block.route):
-        at = (*place.path, "route", index)
-        if case.case in names or case.case == OTHERWISE:
-            checker.add((*at, "case"), f"the case `{case.case}` is taken", "each case needs a name of its own")
-        names.add(case.case)
-        checker.expression(case.when, (*at, "when"), place.scope)
-        checker.block(case.do, place.inside("route", index, "do"))
-    if block.otherwise is not None:
-        checker.block(block.otherwise, place.inside("otherwise"))
-    return None
 
 
 def check_parallel(checker: Checker, block: Parallel, place: Place) -> Shape:

@@ -35,6 +35,12 @@ def a_map(over: str, do: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"id": "docs", "parallel": {"map": over, "do": do, **fields}}
 
 
+def a_classified(case: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A route `r` of one case that a model decides."""
+    ways = [{"case": "x", "do": a_task("a"), **(case or {})}]
+    return {"id": "r", "route": ways, "classify": {"model": "small", "prompt": "Which?", **fields}}
+
+
 def test_a_sound_definition_has_no_faults() -> None:
     kind = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
     each = a_chain(
@@ -128,6 +134,21 @@ def test_a_sound_definition_has_no_faults() -> None:
             "$.do.route[0].case",
             "the case `otherwise` is taken",
         ),
+        (a_classified(model="smal"), "$.do.classify.model", "there is no tier `smal`"),
+        (a_classified(escalate="smal", min_confidence=0.5), "$.do.classify.escalate", "there is no tier `smal`"),
+        (a_classified(prompt="{{ titel }}"), "$.do.classify.prompt", "nothing is called `titel` here"),
+        (a_classified(system="{{ titel }}"), "$.do.classify.system", "nothing is called `titel` here"),
+        (a_classified(escalate="small"), "$.do.classify.escalate", "with `min_confidence` 0 every choice holds"),
+        (a_classified() | {"otherwise": a_task("b")}, "$.do.otherwise", "with `min_confidence` 0 every choice holds"),
+        (a_classified({"when": "true"}), "$.do.route[0].when", "so a model chooses the case"),
+        (a_classified({"description": "{{ x }}"}), "$.do.route[0].description", "nothing is called `x` here"),
+        (a_classified({"do": a_task("escalate")}), "$.do.route[0].do.id", "`escalate` is the classifier's own step"),
+        (
+            a_classified(min_confidence=0.5) | {"otherwise": a_task("classify")},
+            "$.do.otherwise.id",
+            "`classify` is the classifier's own step",
+        ),
+        ({"id": "r", "route": [{"case": "x", "do": a_task("a")}]}, "$.do.route[0].when", "the field `when` is missing"),
         ({"id": "g", "check": "input.titel"}, "$.do.check", "no field `titel` in its schema (did you mean `title`?)"),
         ({"id": "g", "check": "input.title >"}, "$.do.check", "unexpected `)`"),
         ({"id": "g", "check": "1 / 'x'"}, "$.do.check", "tried to use / operator"),
@@ -144,6 +165,12 @@ def test_a_fault_is_named_by_its_path(do: dict[str, Any], path: str, says: str) 
 
     assert path in [at for at, _ in found]
     assert any(says in message for at, message in found if at == path), found
+
+
+def test_a_sound_classified_route_has_no_faults() -> None:
+    do = a_classified({"description": "{{ input.title }}"}, system="Be brief.", min_confidence=0.5, escalate="small")
+
+    assert faults(a_chain(do | {"otherwise": a_task("b")}, a_task("c", input="{{ r }}"))) == []
 
 
 def test_a_case_may_refuse_what_it_stands_for() -> None:

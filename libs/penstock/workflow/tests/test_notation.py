@@ -93,7 +93,16 @@ def test_json_is_yaml() -> None:
             "attempts: 99",
             "line 10: $.do.chain[0].retry.attempts: Input should be less than or equal to 20",
         ),
-        ("when:", "wen:", "line 18: $.do.chain[2].route[0].when: the field `when` is missing"),
+        (
+            "          when: say | length > 10\n",
+            "",
+            "line 18: $.do.chain[2].route[0].when: the field `when` is missing (or give the route a `classify`",
+        ),
+        (
+            "otherwise:",
+            "classify: {modle: small}\n      otherwise:",
+            "$.do.chain[2].classify.modle: there is no field `modle`",
+        ),
         ("when:", "wen:", "line 19: $.do.chain[2].route[0].wen: there is no field `wen` here (did you mean `when`?)"),
         ("tool: files.write", "tool: files.write, task: a.b", "this block has `tool` and `task`; it needs exactly one"),
         (

@@ -1,13 +1,17 @@
-"""Owns `route`: the first case whose `when` holds is taken; the choice is a row, so that it is made once."""
+"""Owns `route`: the first case whose `when` holds is taken; the choice is a row, so that it is made once.
+
+Where a model chooses instead, see blocks/classify.py.
+"""
 
 from dataclasses import dataclass
 from typing import Final
 
 from penstock.contracts.messages import Failure, StepPhase
-from penstock.workflow.definition import RouteBlock
+from penstock.workflow.definition import Case, RouteBlock
 from penstock.workflow.expressions import Compiled, ExpressionError
+from services.orchestrator.core.blocks.classify import Ways, compile_classified
 from services.orchestrator.core.compiler import Compiler, DefinitionError, Node
-from services.orchestrator.core.frames import Answer, Failed, Frame, Succeeded
+from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
 
@@ -17,24 +21,18 @@ OTHERWISE: Final = "otherwise"
 
 @dataclass(frozen=True, slots=True)
 class RouteNode:
-    """A compiled route. `ways` are the blocks by case, `otherwise` among them where it is given."""
+    """A compiled route; `otherwise` is among its ways where it is given."""
 
     id: str
     cases: tuple[tuple[str, Compiled], ...]
-    ways: dict[str, Node]
+    ways: Ways
 
     def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
         """Chooses, unless the row says what was chosen, and enters the chosen block."""
         step = turn.run.steps.get(path)
         if step is None or turn.revives(step):
             step = self._choose(turn, parent, path)
-        if step.error is not None:
-            return Failed(step.error)
-        way = self.ways.get(step.output)
-        if way is None:
-            return Succeeded(None)
-        # The chosen block's end is the route's: it answers to the route's parent, in the route's place.
-        return way.enter(turn, parent, slot, f"{path}/{way.id}")
+        return self.ways.take(turn, step, parent, slot)
 
     def _choose(self, turn: Turn, parent: Frame, path: str) -> Step:
         step = Step(path, "route", StepPhase.COMPLETED)
@@ -54,10 +52,14 @@ def compile_route(block: RouteBlock, compiler: Compiler) -> Node:
         raise DefinitionError(f"{block.id}.route: cases need names of their own, and none may be `{OTHERWISE}`")
     if block.otherwise is not None:
         ways[OTHERWISE] = compiler.block(block.otherwise)
-    return RouteNode(
-        id=block.id,
-        cases=tuple(
-            (case.case, compiler.expression(case.when, f"{block.id}.route.{case.case}.when")) for case in block.route
-        ),
-        ways=ways,
-    )
+    if block.classify is not None:
+        return compile_classified(block, block.classify, Ways(ways, OTHERWISE), compiler)
+    cases = tuple((case.case, _condition(case, block.id, compiler)) for case in block.route)
+    return RouteNode(id=block.id, cases=cases, ways=Ways(ways, OTHERWISE))
+
+
+def _condition(case: Case, block_id: str, compiler: Compiler) -> Compiled:
+    where = f"{block_id}.route.{case.case}.when"
+    if case.when is None:
+        raise DefinitionError(f"{where}: every case needs one, or the route a `classify`")
+    return compiler.expression(case.when, where)

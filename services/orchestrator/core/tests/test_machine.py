@@ -17,7 +17,8 @@ from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.conversation import Conversation, said
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
-OUTPUTS = [None, 1, "text", {"kind": "a", "items": [1, 2]}, {"kind": "b", "items": []}, {"items": [3, 4, 5]}, [1, None]]
+OUTPUTS = [None, 1, "text", {"kind": "b", "items": []}, {"items": [3, 4, 5]}, [1, None], {"kind": "a", "items": [1, 2]}]
+CHOICES = [{"case": "c0", "confidence": 0.9}, {"case": "c1", "confidence": 0.2}, {"case": "c0", "confidence": 0.5}]
 MOVES = list(NextMove)
 
 
@@ -25,7 +26,9 @@ MOVES = list(NextMove)
 def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
     """A block whose templates use the ids in `seen`, well or badly."""
     block_id = f"b{next(number)}"
-    kinds = ["task", "task", "model", "tool", "check"] + (["chain", "route", "sections", "map"] * 2 if depth else [])
+    kinds = ["task", "task", "model", "tool", "check"] + (
+        ["chain", "route", "classify", "sections", "map"] * 2 if depth else []
+    )
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
@@ -47,6 +50,8 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             ]
             otherwise = draw(blocks(number, seen, depth - 1)) if draw(st.booleans()) else None
             return {"id": block_id, "route": ways, "otherwise": otherwise}
+        case "classify":
+            return draw(classified(number, seen, depth, block_id))
         case "sections":
             inside = [draw(blocks(number, seen, depth - 1)) for _ in range(draw(st.integers(1, 3)))]
             return {"id": block_id, "parallel": {"sections": inside, **draw(JOINS)}}
@@ -56,6 +61,25 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             return {"id": block_id, "parallel": {"map": over, "do": inside[0], **draw(JOINS)}}
         case _:
             return draw(chains(number, seen, depth, block_id))
+
+
+@st.composite
+def classified(
+    draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int, block_id: str
+) -> dict[str, Any]:
+    """A route that a model decides."""
+    ways = [
+        {"case": f"c{index}", "do": draw(blocks(number, seen, depth - 1))} for index in range(draw(st.integers(1, 2)))
+    ]
+    classify = {
+        "model": "small",
+        "prompt": f"Which is {{{{ {seen[-1]} }}}}?",
+        "min_confidence": draw(st.sampled_from([0, 0.5])),
+        "escalate": draw(st.sampled_from([None, "small"])),
+        "retry": draw(RETRIES),
+    }
+    otherwise = draw(blocks(number, seen, depth - 1)) if draw(st.booleans()) else None
+    return {"id": block_id, "route": ways, "classify": classify, "otherwise": otherwise}
 
 
 @st.composite
@@ -188,12 +212,17 @@ def _awaits(talk: Conversation, request: Request) -> bool:
     return step.phase is StepPhase.WAITING and step.request_id == request.request_id and talk.run.status == "running"
 
 
+def _outputs(path: str) -> list[Any]:
+    """What may come back from the step at a path."""
+    return CHOICES if path.endswith(("/classify", "/escalate")) else OUTPUTS
+
+
 def _answer_any(talk: Conversation, data: st.DataObject) -> None:
     """An answer to any request ever made: perhaps one that was answered, or that nobody awaits any more."""
     request = talk.requests[data.draw(st.sampled_from(sorted(talk.requests)))]
     fields = tokens() if request.step and hasattr(request, "pool") else {}
     if data.draw(st.booleans()):
-        message = succeeded(request, data.draw(st.sampled_from(OUTPUTS)), **fields)
+        message = succeeded(request, data.draw(st.sampled_from(_outputs(request.step))), **fields)
     else:
         message = failed(request, data.draw(st.sampled_from(MOVES)), **fields)
     awaited = _awaits(talk, request)
@@ -246,6 +275,6 @@ def _drain(talk: Conversation) -> None:
             return
         waiting = [step for step in talk.run.steps.values() if step.phase is StepPhase.WAITING]
         if waiting:
-            talk.succeed(waiting[0].path, OUTPUTS[3], attempt=waiting[0].attempt)
+            talk.succeed(waiting[0].path, _outputs(waiting[0].path)[-1], attempt=waiting[0].attempt)
         else:
             talk.ring()

@@ -9,6 +9,8 @@ from penstock.workflow.checks import check
 from services.orchestrator.core.compiler import DefinitionError
 from services.orchestrator.core.program import compile_definition
 
+ASK = {"model": "small", "prompt": "Which?"}
+
 
 @pytest.mark.parametrize(
     ("do", "says"),
@@ -23,6 +25,17 @@ from services.orchestrator.core.program import compile_definition
         ({"id": "m", "parallel": {"map": "1 +", "do": a_task("a")}}, "m.parallel.map: "),
         ({"id": "r", "route": [{"case": "x", "when": "1 +", "do": a_task("a")}]}, "r.route.x.when: "),
         ({"id": "r", "route": [{"case": "otherwise", "when": "true", "do": a_task("a")}]}, "r.route: "),
+        ({"id": "r", "route": [{"case": "x", "do": a_task("a")}]}, "r.route.x.when: "),
+        ({"id": "r", "route": [{"case": "x", "when": "true", "do": a_task("a")}], "classify": ASK}, "r.route: "),
+        ({"id": "r", "route": [{"case": "x", "do": a_task("classify")}], "classify": ASK}, "r.route: "),
+        (
+            {"id": "r", "route": [{"case": "x", "do": a_task("a")}], "classify": {**ASK, "model": "none"}},
+            "classify.model: ",
+        ),
+        (
+            {"id": "r", "route": [{"case": "x", "do": a_task("a"), "description": "{{"}], "classify": ASK},
+            "classify.system: ",
+        ),
         ({"id": "g", "check": "1 +"}, "g.check: "),
         ({"id": "g", "check": "true", "message": "{{ 1 + }}"}, "g.message: "),
         ({"id": "c", "chain": [a_task("a")], "output": "{{ a.update() }}"}, "c.output: "),

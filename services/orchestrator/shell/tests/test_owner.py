@@ -308,3 +308,19 @@ async def test_a_definition_stays_as_it_was_first_published(world: World) -> Non
 async def test_a_definition_for_a_queue_that_does_not_exist_is_refused(world: World) -> None:
     with pytest.raises(RefusedDefinitionError, match="queue 'gpu' does not exist"):
         await world.publish(a_definition(a_task("work", queue="gpu")), version="2")
+
+
+@pytest.mark.parametrize("classify", [{"model": "big"}, {"model": "small", "escalate": "big", "min_confidence": 0.5}])
+async def test_a_classifier_in_a_pool_that_does_not_exist_is_refused(world: World, classify: dict[str, Any]) -> None:
+    route = [{"case": "one", "do": a_task("work")}]
+    do = {"id": "pick", "route": route, "classify": {"prompt": "Which?", **classify}}
+    tiers = {"small": [{"pool": "small", "model": "x"}], "big": [{"pool": "nowhere", "model": "x"}]}
+    with pytest.raises(RefusedDefinitionError, match="pool 'nowhere' does not exist"):
+        await world.publish(a_definition(do, tiers=tiers), version="2")
+
+
+async def test_a_definition_that_was_stored_before_a_field_existed_is_the_same_with_its_default(world: World) -> None:
+    """Guard: an upgrade adds fields to the language; what is published again unchanged must not be refused."""
+    definition = a_definition(a_task("work"))
+    await world.publish(definition, version="2")  # without what has its default
+    await world.publish_in_full(definition, version="2")

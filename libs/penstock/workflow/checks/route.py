@@ -1,0 +1,69 @@
+"""Owns the checks of routes: cases with names of their own, and one of both that chooses among them."""
+
+from typing import Final
+
+from penstock.workflow.checks.checker import Checker, Place
+from penstock.workflow.classify import CLASSIFY, ESCALATE, Classify
+from penstock.workflow.definition import Block, Case, RouteBlock
+from penstock.workflow.faults import Path
+from penstock.workflow.shapes import Shape
+
+OTHERWISE: Final = "otherwise"
+
+
+def check_route(checker: Checker, block: RouteBlock, place: Place) -> Shape:
+    """Every case has a `when`, or the route a `classify`."""
+    names: set[str] = set()
+    for index, case in enumerate(block.route):
+        at = (*place.path, "route", index)
+        if case.case in names or case.case == OTHERWISE:
+            checker.add((*at, "case"), f"the case `{case.case}` is taken", "each case needs a name of its own")
+        names.add(case.case)
+        if block.classify is None:
+            _check_when(checker, case, at, place)
+        else:
+            _check_described(checker, case, at, place)
+        _check_way(checker, block, case.do, place.inside("route", index, "do"))
+    if block.classify is not None:
+        _check_classify(checker, block.classify, block.otherwise, place)
+    if block.otherwise is not None:
+        _check_way(checker, block, block.otherwise, place.inside("otherwise"))
+    return None
+
+
+def _check_when(checker: Checker, case: Case, at: Path, place: Place) -> None:
+    if case.when is None:
+        checker.add((*at, "when"), "the field `when` is missing", "or give the route a `classify`: a model chooses")
+    else:
+        checker.expression(case.when, (*at, "when"), place.scope)
+
+
+def _check_described(checker: Checker, case: Case, at: Path, place: Place) -> None:
+    if case.when is not None:
+        checker.add(
+            (*at, "when"), "the route has a `classify`, so a model chooses the case", "take `when` or `classify` out"
+        )
+    checker.text(case.description, (*at, "description"), place.scope)
+
+
+def _check_way(checker: Checker, route: RouteBlock, way: Block, place: Place) -> None:
+    if route.classify is not None and way.id in (CLASSIFY, ESCALATE):
+        checker.add((*place.path, "id"), f"`{way.id}` is the classifier's own step here", "choose another id")
+    checker.block(way, place)
+
+
+def _check_classify(checker: Checker, classify: Classify, otherwise: Block | None, place: Place) -> None:
+    at = (*place.path, "classify")
+    checker.tier(classify.model, (*at, "model"))
+    checker.text(classify.prompt, (*at, "prompt"), place.scope)
+    if classify.system is not None:
+        checker.text(classify.system, (*at, "system"), place.scope)
+    if classify.escalate is not None:
+        checker.tier(classify.escalate, (*at, "escalate"))
+    if classify.min_confidence > 0:
+        return
+    hint = "give `min_confidence`, from which a choice holds"
+    if classify.escalate is not None:
+        checker.add((*at, "escalate"), "nobody is ever asked here: with `min_confidence` 0 every choice holds", hint)
+    if otherwise is not None:
+        checker.add((*place.path, "otherwise"), "it is never taken: with `min_confidence` 0 every choice holds", hint)
