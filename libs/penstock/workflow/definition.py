@@ -1,7 +1,6 @@
 """Owns the shape of a workflow definition: a tree of blocks, data only, immutable once published.
 
-A block's kind is the field that only it has: `chain`, `route`, `parallel`, `check`, `model`, `tool`,
-`task`.
+A block's kind is the field that only it has, one of BLOCK_KINDS.
 Strings in `input`, `arguments`, `output`, `prompt` and `system` are MiniJinja templates over the scope (`input`, the
 ids of steps that ended before, `item` and `index` inside a map, `run`); a string that is nothing but one
 `{{ expression }}` stands for the value itself, not for its text. `when`, `map` and `check` are bare expressions.
@@ -14,6 +13,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.classify import Classify, Description
 from penstock.workflow.gates import Gate
+from penstock.workflow.loops import Refine, RefineLoop
 from penstock.workflow.parts import (
     Caps,
     Expression,
@@ -89,13 +89,14 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "check", "model", "tool", "task")
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "check", "model", "tool", "task")
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
     | Annotated[RouteBlock, Tag("route")]
     | Annotated[Parallel, Tag("parallel")]
     | Annotated[Gate, Tag("check")]
+    | Annotated[Refine, Tag("refine")]
     | Annotated[ModelStep, Tag("model")]
     | Annotated[ToolStep, Tag("tool")]
     | Annotated[TaskStep, Tag("task")],
@@ -137,6 +138,9 @@ def children(block: "Block") -> list["Block"]:
         case Parallel():
             inner = block.parallel
             return inner.sections if isinstance(inner, Sections) else [inner.do]
+        case Refine():
+            loop = block.refine
+            return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
         case Gate() | ModelStep() | ToolStep() | TaskStep():
             return []
 
@@ -173,5 +177,5 @@ def _field_of(value: Any, names: tuple[str, ...]) -> str | None:
     return present[0] if len(present) == 1 else None
 
 
-for _model in (Chain, Case, RouteBlock, Sections, Map, Parallel, Definition):
+for _model in (Chain, Case, RouteBlock, Sections, Map, Parallel, RefineLoop, Refine, Definition):
     _model.model_rebuild()

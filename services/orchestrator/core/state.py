@@ -23,7 +23,7 @@ from penstock.contracts.messages import (
 if TYPE_CHECKING:
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "route", "map", "check"]
+StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 

@@ -15,6 +15,7 @@ from penstock.workflow.expressions import (
     compile_value,
 )
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.loops import LOOP_NAMES
 from penstock.workflow.schemas import SchemaError, compile_schema
 from penstock.workflow.shapes import Missing, Shape, field_of
 
@@ -55,7 +56,7 @@ class Checker:
 
     def block(self, block: Block, place: Place) -> Shape:
         """Checks a block; answers with the shape of its output."""
-        self._id(block.id, place.path)
+        self._id(block.id, place)
         if place.depth > DEPTH_MAX:
             self.add(place.path, f"blocks are nested deeper than {DEPTH_MAX} levels")
             return None
@@ -118,13 +119,18 @@ class Checker:
             here = ", ".join(sorted(scope))
             text = f"the step `{name}` has not ended before this one in the same chain or in one around it"
             self.add(path, text, f"here are: {here}")
+        elif name in LOOP_NAMES:
+            self.add(path, f"`{name}` stands for something only inside {LOOP_NAMES[name]}")
         else:
             self.add(path, f"nothing is called `{name}` here", nearest(name, scope))
 
-    def _id(self, block_id: str, path: Path) -> None:
+    def _id(self, block_id: str, place: Place) -> None:
+        path = place.path
         at = (*path, "id")
         if block_id in RESERVED:
             self.add(at, f"`{block_id}` is a name of the language", "choose another id")
+        elif block_id in LOOP_NAMES and block_id in place.scope:
+            self.add(at, f"`{block_id}` is what {LOOP_NAMES[block_id]} calls something here", "choose another id")
         elif block_id in self._seen:
             self.add(at, f"the id `{block_id}` is taken", "ids are unique within a definition")
         self._seen.setdefault(block_id, path)

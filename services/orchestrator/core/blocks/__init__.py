@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
 from penstock.workflow.gates import Gate
+from penstock.workflow.loops import Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from services.orchestrator.core.blocks import chain, gate, model, parallel, route, task, tool
+from services.orchestrator.core.blocks import chain, gate, model, parallel, refine, route, task, tool
 from services.orchestrator.core.compiler import Compiler, Node
 
 BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
@@ -14,6 +15,7 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     RouteBlock: route.compile_route,
     Parallel: parallel.compile_parallel,
     Gate: gate.compile_gate,
+    Refine: refine.compile_refine,
     ModelStep: model.compile_model,
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,

@@ -11,24 +11,34 @@ from hypothesis import strategies as st
 from penstock.contracts.messages import NextMove, StepPhase
 from penstock.testkit.builders import a_definition, failed, succeeded, tokens
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
+from penstock.workflow.definition import children as children_of
+from penstock.workflow.loops import Refine
 from penstock.workflow.parts import RETRIED_MOVES
 from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.conversation import Conversation, said
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
-OUTPUTS = [None, 1, "text", {"kind": "b", "items": []}, {"items": [3, 4, 5]}, [1, None], {"kind": "a", "items": [1, 2]}]
 CHOICES = [{"case": "c0", "confidence": 0.9}, {"case": "c1", "confidence": 0.2}, {"case": "c0", "confidence": 0.5}]
+OUTPUTS = [
+    None,
+    1,
+    {"score": 1, "critique": "no"},
+    "text",
+    {"kind": "b", "items": []},
+    {"items": [3, 4, 5]},
+    [1, None],
+    {"kind": "a", "items": [1, 2]},
+]
 MOVES = list(NextMove)
+NESTED = ("chain", "route", "sections", "map", "classify", "refine")
 
 
 @st.composite
 def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
     """A block whose templates use the ids in `seen`, well or badly."""
     block_id = f"b{next(number)}"
-    kinds = ["task", "task", "model", "tool", "check"] + (
-        ["chain", "route", "classify", "sections", "map"] * 2 if depth else []
-    )
+    kinds = ["task", "task", "model", "tool", "check"] + ([*NESTED, *NESTED] if depth else [])
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
@@ -59,6 +69,8 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             over = draw(st.sampled_from(["range(3)", "input.items", f"{seen[-1]}.items"]))
             inside = [draw(blocks(number, (*seen, "item"), depth - 1))]
             return {"id": block_id, "parallel": {"map": over, "do": inside[0], **draw(JOINS)}}
+        case "refine":
+            return draw(refines(number, seen, depth, block_id))
         case _:
             return draw(chains(number, seen, depth, block_id))
 
@@ -90,6 +102,24 @@ def chains(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
         inside.append(draw(blocks(number, seen, depth - 1)))
         seen = (*seen, inside[-1]["id"])
     return {"id": block_id, "chain": inside, "output": draw(st.sampled_from([None, {"last": f"{{{{ {seen[-1]} }}}}"}]))}
+
+
+@st.composite
+def refines(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int, block_id: str) -> dict[str, Any]:
+    """A refine with a block or an expression as its judge, now and then one that gives no number."""
+    loop: dict[str, Any] = {
+        "generate": draw(blocks(number, (*seen, "candidate", "round"), depth - 1)),
+        "bar": draw(st.sampled_from([1, 3])),
+        "rounds_max": draw(st.integers(1, 3)),
+        "patience": draw(st.sampled_from([None, 1])),
+        "on_cap": draw(st.sampled_from(["best", "fail"])),
+    }
+    if draw(st.booleans()):
+        loop["evaluate"] = draw(blocks(number, (*seen, "candidate"), depth - 1))
+    else:
+        loop["score"] = draw(st.sampled_from(["round", "candidate", "0.5"]))
+        loop["critique"] = draw(st.sampled_from([None, "{{ candidate }}"]))
+    return {"id": block_id, "refine": loop}
 
 
 @st.composite
@@ -148,7 +178,6 @@ class Checked(Conversation):
 
     def _check_rows(self, decision: Decision) -> None:
         run = decision.run
-        limits = {"model": 4, "tool": 4, "task": 4, "route": 0, "map": 0, "check": 0}
         for path, step in run.steps.items():
             # Guard: what is awaited was asked for, under the id that is awaited.
             if step.phase is StepPhase.WAITING:
@@ -158,7 +187,7 @@ class Checked(Conversation):
                 assert step.due_at_ms is not None
                 assert step.due_at_ms <= step.give_up_at_ms
             # Guard: attempts are bounded.
-            assert step.tries <= limits[step.kind]
+            assert step.tries <= (4 if step.kind in ("model", "tool", "task") else 0)
             # Guard: a result is never lost nor replaced.
             if path in self.completed:
                 assert (step.phase, step.output) == (StepPhase.COMPLETED, self.completed[path])
@@ -201,6 +230,10 @@ def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
         case RouteBlock():
             yield path, 1
             children = [case.do for case in block.route] + ([block.otherwise] if block.otherwise is not None else [])
+        case Refine():
+            # One round at a time, and in it the generator or the judge.
+            yield path, 1
+            children = children_of(block)
         case _:
             pass
     for child in children:

@@ -1,0 +1,109 @@
+"""Owns the examples of faults in loops that are found before a workflow runs."""
+
+from typing import Any
+
+import pytest
+
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
+from penstock.workflow.checks import check
+from penstock.workflow.notation import parse, read
+
+SCORED = {"type": "object", "properties": {"score": {"type": "number"}, "critique": {"type": "string"}}}
+TEXTS = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+
+def faults(do: dict[str, Any]) -> list[tuple[str, str]]:
+    """The faults of a definition: path and message with hint."""
+    return [(fault.path, f"{fault.message} ({fault.hint})") for fault in check(a_definition(do))]
+
+
+def a_refine(**fields: Any) -> dict[str, Any]:
+    """A refine `poem` in which a model drafts and another judges."""
+    loop = {"generate": a_model("draft"), "evaluate": a_model("judge", output_schema=SCORED), **fields}
+    return {"id": "poem", "refine": loop}
+
+
+def test_a_sound_refine_has_no_faults() -> None:
+    draft = a_model("draft", prompt="{{ round }} {{ candidate.text }} {{ critique }}", output_schema=TEXTS)
+    judge = a_model("judge", prompt="{{ candidate.text }}", output_schema=SCORED)
+    end = a_task("end", input="{{ poem.candidate.text }} {{ poem.score }} {{ poem.rounds }} {{ poem.stopped }}")
+
+    assert faults(a_chain(a_refine(generate=draft, evaluate=judge), end)) == []
+    judged = {"evaluate": None, "score": "candidate | length / (round + 1)", "critique": "{{ candidate }}: more"}
+    assert faults(a_refine(**judged)) == []
+
+
+@pytest.mark.parametrize(
+    ("do", "path", "says"),
+    [
+        (a_refine(evaluate=None), "$.do.refine", "needs `evaluate` or `score`, this has neither"),
+        (a_refine(score="1"), "$.do.refine", "needs `evaluate` or `score`, this has both"),
+        (a_refine(critique="no"), "$.do.refine.critique", "the critique is `evaluate`'s own"),
+        (a_refine(evaluate=None, score="1 +"), "$.do.refine.score", "unexpected `)`"),
+        (a_refine(evaluate=None, score="candidat"), "$.do.refine.score", "did you mean `candidate`?"),
+        (a_refine(evaluate=None, score="critique"), "$.do.refine.score", "only inside the `generate` of a refine"),
+        (a_refine(evaluate=None, score="candidate.x"), "$.do.refine.score", "`candidate` is a string and has no field"),
+        (a_refine(evaluate=None, score="1", critique="{{ x }}"), "$.do.refine.critique", "nothing is called `x`"),
+        (a_refine(evaluate=a_model("judge")), "$.do.refine.evaluate", "must have a number `score`"),
+        (a_refine(evaluate=a_model("judge", output_schema=TEXTS)), "$.do.refine.evaluate", "no field `score`"),
+        (
+            a_refine(evaluate=a_model("judge", output_schema={"properties": {"score": {"type": "string"}}})),
+            "$.do.refine.evaluate",
+            "its `score` must be a number, it is string",
+        ),
+        (
+            a_refine(generate=a_model("draft", prompt="{{ candidate.x }}")),
+            "$.do.refine.generate.prompt",
+            "`candidate` is a string and has no field `x`",
+        ),
+        (a_refine(generate=a_model("critique")), "$.do.refine.generate.id", "choose another id"),
+        (
+            a_chain(a_model("candidate"), a_task("b", input="{{ candidate }} {{ round }}")),
+            "$.do.chain[1].input",
+            "only",
+        ),
+        (a_chain(a_refine(), a_task("end", input="{{ poem.scor }}")), "$.do.chain[1].input", "did you mean `score`?"),
+    ],
+)
+def test_a_fault_in_a_refine_is_named_by_its_path(do: dict[str, Any], path: str, says: str) -> None:
+    found = faults(do)
+
+    assert any(at == path and says in message for at, message in found), found
+
+
+REFINE = """\
+name: poem
+tiers: {small: [{pool: small, model: m}]}
+do:
+  id: poem
+  refine:
+    generate: {id: draft, model: small, prompt: "{{ critique }}"}
+    score: candidate | length
+    bar: 20
+    rounds_max: 4
+    on_cap: fail
+"""
+
+
+def test_a_refine_is_written_down() -> None:
+    document = read(REFINE)
+
+    assert document.faults == ()
+    assert document.definition is not None
+    assert parse(document.definition.model_dump(mode="json")).definition == document.definition
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("rounds_max: 4", "round_max: 4", "line 9: $.do.refine.round_max: there is no field `round_max` here (did you"),
+        ("generate:", "generat:", "line 5: $.do.refine.generate: the field `generate` is missing"),
+        ("model: small", "modl: small", "line 6: $.do.refine.generate: this block has no kind; it needs exactly one"),
+        ("rounds_max: 4", "rounds_max: 0", "line 9: $.do.refine.rounds_max: Input should be greater than or equal"),
+        ("on_cap: fail", "on_cap: stop", "line 10: $.do.refine.on_cap: Input should be 'best' or 'fail'"),
+    ],
+)
+def test_a_fault_in_a_written_refine_says_its_line(old: str, new: str, fault: str) -> None:
+    found = [str(each) for each in read(REFINE.replace(old, new, 1)).faults]
+
+    assert any(fault in text for text in found), found
