@@ -21,9 +21,11 @@ from services.local.process import Command, Keeper, PartProcess
 
 LOG4J = Path(__file__).with_name("kafka.log4j.properties")
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024
-# The archive of the start is refused by a JVM with another collector, so that these flags are its, too.
+# The archive of the start is refused by a JVM with another collector, so that these flags are its, too. A local broker
+# lives for minutes: the second compiler would take most of a core for the first of them and return little of it.
 JVM_FLAGS = (
     *("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k"),
+    "-XX:TieredStopAtLevel=1",
     *("-Djava.awt.headless=true", f"-Dlog4j.configuration={LOG4J.as_uri()}"),
 )
 ARCHIVE_SECONDS = 180.0
