@@ -125,13 +125,18 @@ def _string(source: str, where: tuple[str | int, ...]) -> Compiled:
         raise
 
 
-def _compiled_string(source: str, where: tuple[str | int, ...]) -> Compiled:
+def whole_expression(source: str) -> str | None:
+    """The expression of a string that is nothing but one `{{ expression }}`; None for any other string."""
     whole = _WHOLE.fullmatch(source)
-    if whole is not None:
-        inner = whole.group(1).removeprefix("-").removesuffix("-").strip()
-        if _parses("{{(" + inner + ")}}"):
-            return _expression(inner, where)
-    return _text(source, where)
+    if whole is None:
+        return None
+    inner = whole.group(1).removeprefix("-").removesuffix("-").strip()
+    return inner if _parses("{{(" + inner + ")}}") else None
+
+
+def _compiled_string(source: str, where: tuple[str | int, ...]) -> Compiled:
+    whole = whole_expression(source)
+    return _text(source, where) if whole is None else _expression(whole, where)
 
 
 def _text(source: str, where: tuple[str | int, ...]) -> Compiled:

@@ -1,7 +1,8 @@
 """Owns what all checks of blocks share: where a block stands, what is in scope there, how faults are collected."""
 
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock.workflow.allowed import FUNCTIONS
@@ -15,9 +16,11 @@ from penstock.workflow.expressions import (
     compile_value,
 )
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.flow import templates
+from penstock.workflow.flow.known import Trouble
 from penstock.workflow.loops import LOOP_NAMES
 from penstock.workflow.schemas import SchemaError, compile_schema
-from penstock.workflow.shapes import Missing, Shape, field_of
+from penstock.workflow.shapes import Shape, closed, constant, list_of, union
 
 DEPTH_MAX: Final = 32
 BLOCKS_MAX: Final = 5_000
@@ -37,6 +40,10 @@ class Place:
     def inside(self, *path: str | int, **names: Shape) -> "Place":
         """A place within this block, with more names in scope."""
         return Place((*self.path, *path), {**self.scope, **names} if names else self.scope, self.depth + 1)
+
+    def after(self, condition: str, *, holds: bool) -> "Place":
+        """The same place, where a condition is known to hold, or not to."""
+        return replace(self, scope=templates.after(condition.strip(), self.scope, holds=holds))
 
 
 Check = Callable[["Checker", Any, Place], Shape]
@@ -77,12 +84,15 @@ class Checker:
         except SchemaError as error:
             self.add(path, f"not a JSON Schema: {error}")
 
-    def value(self, value: Any, path: Path, scope: Scope) -> None:
-        """Checks JSON with templates in its strings."""
+    def value(self, value: Any, path: Path, scope: Scope) -> Shape:
+        """Checks JSON with templates in its strings; answers with the shape of what it becomes."""
         try:
-            self._references(compile_value(value), path, scope)
+            compiled = compile_value(value)
         except ExpressionError as error:
             self.add((*path, *error.where), str(error))
+            return None
+        self._references(compiled, path, scope)
+        return self._flowing(value, path, scope)
 
     def text(self, source: str, path: Path, scope: Scope) -> None:
         """Checks a template whose value is text."""
@@ -90,26 +100,54 @@ class Checker:
             self._references(compile_text(source), path, scope)
         except ExpressionError as error:
             self.add(path, str(error))
+            return
+        with contextlib.suppress(templates.UnreadableError):
+            self._troubled(templates.of_text(source, scope), path)
 
     def expression(self, source: str, path: Path, scope: Scope) -> Compiled | None:
         """Checks a bare expression; None where it does not compile."""
+        return self.typed(source, path, scope)[0]
+
+    def typed(self, source: str, path: Path, scope: Scope) -> tuple[Compiled | None, Shape]:
+        """Checks a bare expression; answers with the shape of its value, too."""
         try:
             compiled = compile_expression(source)
         except ExpressionError as error:
             self.add(path, str(error))
-            return None
+            return None, None
         self._references(compiled, path, scope)
-        return compiled
+        try:
+            shape, troubles = templates.of_expression(source.strip(), scope)
+        except templates.UnreadableError:
+            return compiled, None
+        self._troubled(troubles, path)
+        return compiled, shape
+
+    def _flowing(self, value: Any, path: Path, scope: Scope) -> Shape:
+        match value:
+            case dict():
+                return closed({name: self._flowing(item, (*path, name), scope) for name, item in value.items()})
+            case list():
+                items = [self._flowing(item, (*path, index), scope) for index, item in enumerate(value)]
+                return list_of(union(*items) if items else None, len(items))
+            case str():
+                try:
+                    shape, troubles = templates.of_string(value, scope)
+                except templates.UnreadableError:
+                    return None
+                self._troubled(troubles, path)
+                return shape
+            case _:
+                return constant(value)
+
+    def _troubled(self, troubles: list[Trouble], path: Path) -> None:
+        for trouble in troubles:
+            self.add(path, trouble.message, trouble.hint)
 
     def _references(self, compiled: Compiled, path: Path, scope: Scope) -> None:
         for reference in compiled.references:
-            at = (*path, *reference.where)
             if reference.name not in scope:
-                self._dangling(reference, at, scope)
-                continue
-            found = field_of(scope[reference.name], reference.dotted)
-            if isinstance(found, Missing):
-                self.add(at, found.message, found.hint)
+                self._dangling(reference, (*path, *reference.where), scope)
 
     def _dangling(self, reference: Reference, path: Path, scope: Scope) -> None:
         name = reference.name

@@ -6,17 +6,26 @@ from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.definition import Block
 from penstock.workflow.loops import Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from penstock.workflow.shapes import TEXT, Missing, Shape, closed, field_of, types_of
+from penstock.workflow.shapes import (
+    INTEGER,
+    NUMBER,
+    TEXT,
+    Missing,
+    Shape,
+    closed,
+    look_up,
+    nullable,
+    said,
+    types_of,
+)
 
-INTEGER: Final[Shape] = {"type": "integer"}
-NUMBER: Final[Shape] = {"type": "number"}
 _NUMBERS: Final = frozenset({"integer", "number"})
 
 
 def check_refine(checker: Checker, block: Refine, place: Place) -> Shape:
     """The generator sees the candidate before, the judge the one that it judges."""
     loop, path = block.refine, (*place.path, "refine")
-    before = {"round": INTEGER, "candidate": declared(loop.generate), "critique": None}
+    before = {"round": INTEGER, "candidate": nullable(declared(loop.generate)), "critique": None}
     candidate = checker.block(loop.generate, place.inside("refine", "generate", **before))
     judged = {"round": INTEGER, "candidate": candidate}
     if loop.evaluate is not None:
@@ -24,7 +33,9 @@ def check_refine(checker: Checker, block: Refine, place: Place) -> Shape:
         _check_verdict(checker, shape, (*path, "evaluate"))
     scope = {**place.scope, **judged}
     if loop.score is not None:
-        checker.expression(loop.score, (*path, "score"), scope)
+        _, score = checker.typed(loop.score, (*path, "score"), scope)
+        if types_of(score) - _NUMBERS:
+            checker.add((*path, "score"), f"the score must be a number, it is {said(score)}")
     if loop.critique is not None:
         checker.value(loop.critique, (*path, "critique"), scope)
     if (loop.evaluate is None) == (loop.score is None):
@@ -47,10 +58,10 @@ def declared(block: Block) -> Shape:
 
 
 def _check_verdict(checker: Checker, shape: Shape, path: tuple[str | int, ...]) -> None:
-    score = field_of(shape, "evaluate.score")
+    score = look_up(shape, "evaluate", "score")
     if isinstance(score, Missing):
         checker.add(path, f"its output must have a number `score`, but {score.message}", score.hint)
-        return
-    types = types_of(score)
-    if types and not types & _NUMBERS:
-        checker.add(path, f"its `score` must be a number, it is {' or '.join(sorted(types))}")
+    elif score.absent:
+        checker.add(path, f"its output must have a number `score`, but {score.absent}", score.hint)
+    elif types_of(score.shape) - _NUMBERS:
+        checker.add(path, f"its `score` must be a number, it is {said(score.shape)}")

@@ -6,7 +6,7 @@ from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.classify import CLASSIFY, ESCALATE, Classify
 from penstock.workflow.definition import Block, Case, RouteBlock
 from penstock.workflow.faults import Path
-from penstock.workflow.shapes import Shape
+from penstock.workflow.shapes import Shape, nullable, union
 
 OTHERWISE: Final = "otherwise"
 
@@ -14,28 +14,31 @@ OTHERWISE: Final = "otherwise"
 def check_route(checker: Checker, block: RouteBlock, place: Place) -> Shape:
     """Every case has a `when`, or the route a `classify`."""
     names: set[str] = set()
+    shapes: list[Shape] = []
     for index, case in enumerate(block.route):
         at = (*place.path, "route", index)
         if case.case in names or case.case == OTHERWISE:
             checker.add((*at, "case"), f"the case `{case.case}` is taken", "each case needs a name of its own")
         names.add(case.case)
-        if block.classify is None:
-            _check_when(checker, case, at, place)
-        else:
+        taken = place
+        if block.classify is not None:
             _check_described(checker, case, at, place)
-        _check_way(checker, block, case.do, place.inside("route", index, "do"))
+        elif _check_when(checker, case, at, place):
+            # A case is taken where its `when` holds, those after it where it did not.
+            taken, place = place.after(case.when or "", holds=True), place.after(case.when or "", holds=False)
+        shapes.append(_check_way(checker, block, case.do, taken.inside("route", index, "do")))
     if block.classify is not None:
         _check_classify(checker, block.classify, block.otherwise, place)
     if block.otherwise is not None:
-        _check_way(checker, block, block.otherwise, place.inside("otherwise"))
-    return None
+        return union(*shapes, _check_way(checker, block, block.otherwise, place.inside("otherwise")))
+    return union(*shapes) if block.classify is not None else nullable(union(*shapes))
 
 
-def _check_when(checker: Checker, case: Case, at: Path, place: Place) -> None:
+def _check_when(checker: Checker, case: Case, at: Path, place: Place) -> bool:
     if case.when is None:
         checker.add((*at, "when"), "the field `when` is missing", "or give the route a `classify`: a model chooses")
-    else:
-        checker.expression(case.when, (*at, "when"), place.scope)
+        return False
+    return checker.expression(case.when, (*at, "when"), place.scope) is not None
 
 
 def _check_described(checker: Checker, case: Case, at: Path, place: Place) -> None:
@@ -46,10 +49,10 @@ def _check_described(checker: Checker, case: Case, at: Path, place: Place) -> No
     checker.text(case.description, (*at, "description"), place.scope)
 
 
-def _check_way(checker: Checker, route: RouteBlock, way: Block, place: Place) -> None:
+def _check_way(checker: Checker, route: RouteBlock, way: Block, place: Place) -> Shape:
     if route.classify is not None and way.id in (CLASSIFY, ESCALATE):
         checker.add((*place.path, "id"), f"`{way.id}` is the classifier's own step here", "choose another id")
-    checker.block(way, place)
+    return checker.block(way, place)
 
 
 def _check_classify(checker: Checker, classify: Classify, otherwise: Block | None, place: Place) -> None:

@@ -8,10 +8,18 @@ from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
 from penstock.workflow.checks import check
 from penstock.workflow.checks.checker import BLOCKS_MAX, DEPTH_MAX
 
-DOCUMENT = {"type": "object", "properties": {"path": {"type": "string"}, "text": {"type": "string"}}}
+DOCUMENT = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+    "required": ["path", "text"],
+}
 INPUT = {
     "type": "object",
-    "properties": {"documents": {"type": "array", "items": {"$ref": "#/$defs/document"}}, "title": {"type": "string"}},
+    "required": ["documents", "title"],
+    "properties": {
+        "documents": {"type": "array", "items": {"$ref": "#/$defs/document"}, "minItems": 1},
+        "title": {"type": "string"},
+    },
     "$defs": {"document": DOCUMENT},
 }
 
@@ -89,7 +97,7 @@ def test_a_sound_definition_has_no_faults() -> None:
         (a_task("loop"), "$.do.id", "`loop` is a name of the language"),
         (a_model("a", model="smal"), "$.do.model", "there is no tier `smal` (did you mean `small`?)"),
         (a_model("a", system="{{ x }}"), "$.do.system", "nothing is called `x` here"),
-        (a_map("7 + 1", a_task("a")), "$.do.parallel.map", "a map goes over a list, this is int"),
+        (a_map("7 + 1", a_task("a")), "$.do.parallel.map", "`7 + 1` is not a list but integer"),
         (a_map("input.title", a_task("a")), "$.do.parallel.map", "`input.title` is not a list but string"),
         (
             a_map("input.documents", a_task("a", input="{{ item.pth }}")),
@@ -180,12 +188,13 @@ def test_a_case_may_refuse_what_it_stands_for() -> None:
 def test_a_branch_that_a_best_effort_may_replace_promises_nothing() -> None:
     do = {"id": "all", "parallel": {"sections": [a_model("a"), a_model("b")], "join": "best_effort"}}
 
-    assert faults(a_chain(do, a_task("c", input="{{ all.a.error }}"))) == []
+    assert "`all.a` may be a string" in fault_of(a_chain(do, a_task("c", input="{{ all.a.error }}")))[1]
+    assert faults(a_chain(do, a_task("c", input="{{ all.a.error.code if all.a.error is defined else '' }}"))) == []
     assert "no field `c`" in fault_of(a_chain(do, a_task("d", input="{{ all.c }}")))[1]
 
 
 def test_an_open_schema_may_have_other_fields() -> None:
-    for schema in ({}, {"type": "object"}, {**INPUT, "additionalProperties": True}, {"anyOf": [DOCUMENT]}):
+    for schema in ({}, {"type": "object"}, {**INPUT, "additionalProperties": True}, {"anyOf": [DOCUMENT, {}]}):
         assert faults(a_task("a", input="{{ input.anything }}"), input=schema) == []
 
 
@@ -213,8 +222,14 @@ def test_the_number_of_blocks_is_bounded() -> None:
 
 
 def test_references_that_lead_in_circles_or_fan_out_without_end_are_followed_as_far_as_asked() -> None:
-    fan = {f"d{n}": {"properties": {key: {"$ref": f"#/$defs/d{n + 1}"} for key in "abcdefgh"}} for n in range(40)}
-    circle = {"properties": {"next": {"$ref": "#/$defs/circle"}}}
+    fan = {
+        f"d{n}": {
+            "properties": {key: {"$ref": f"#/$defs/d{n + 1}"} for key in "abcdefgh"},
+            "required": list("abcdefgh"),
+        }
+        for n in range(40)
+    }
+    circle = {"properties": {"next": {"$ref": "#/$defs/circle"}}, "required": ["next"]}
     again = {"$ref": "#/$defs/again"}
     schema = {"$ref": "#/$defs/d0", "$defs": {**fan, "d40": {"type": "string"}, "circle": circle, "again": again}}
 

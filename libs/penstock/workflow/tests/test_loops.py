@@ -8,8 +8,12 @@ from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
 from penstock.workflow.checks import check
 from penstock.workflow.notation import parse, read
 
-SCORED = {"type": "object", "properties": {"score": {"type": "number"}, "critique": {"type": "string"}}}
-TEXTS = {"type": "object", "properties": {"text": {"type": "string"}}}
+SCORED = {
+    "type": "object",
+    "properties": {"score": {"type": "number"}, "critique": {"type": "string"}},
+    "required": ["score"],
+}
+TEXTS = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 
 
 def faults(do: dict[str, Any]) -> list[tuple[str, str]]:
@@ -24,7 +28,9 @@ def a_refine(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_sound_refine_has_no_faults() -> None:
-    draft = a_model("draft", prompt="{{ round }} {{ candidate.text }} {{ critique }}", output_schema=TEXTS)
+    draft = a_model(
+        "draft", prompt="{{ round }} {{ candidate.text | default('') }} {{ critique }}", output_schema=TEXTS
+    )
     judge = a_model("judge", prompt="{{ candidate.text }}", output_schema=SCORED)
     end = a_task("end", input="{{ poem.candidate.text }} {{ poem.score }} {{ poem.rounds }} {{ poem.stopped }}")
 
@@ -47,7 +53,11 @@ def test_a_sound_refine_has_no_faults() -> None:
         (a_refine(evaluate=a_model("judge")), "$.do.refine.evaluate", "must have a number `score`"),
         (a_refine(evaluate=a_model("judge", output_schema=TEXTS)), "$.do.refine.evaluate", "no field `score`"),
         (
-            a_refine(evaluate=a_model("judge", output_schema={"properties": {"score": {"type": "string"}}})),
+            a_refine(
+                evaluate=a_model(
+                    "judge", output_schema={"properties": {"score": {"type": "string"}}, "required": ["score"]}
+                )
+            ),
             "$.do.refine.evaluate",
             "its `score` must be a number, it is string",
         ),

@@ -15,7 +15,7 @@ from penstock.workflow.publish import published, version_of
 
 SOUND = """\
 name: audit
-input: {type: object, properties: {text: {type: string}}}
+input: {type: object, properties: {text: {type: string}}, required: [text]}
 tiers:
   small: [{pool: small, model: smollm2-135m}]
 do:

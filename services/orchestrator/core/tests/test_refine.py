@@ -10,7 +10,11 @@ from penstock.testkit.builders import a_chain, a_model, a_task
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.tests.conversation import Conversation
 
-SCORED = {"type": "object", "properties": {"score": {"type": "number"}, "critique": {"type": "string"}}}
+SCORED = {
+    "type": "object",
+    "properties": {"score": {"type": "number"}, "critique": {"type": "string"}},
+    "required": ["score"],
+}
 JUDGE = a_task("judge", input="{{ candidate }} of round {{ round }}", output_schema=SCORED)
 DRAFT = a_model(
     "draft",
