@@ -185,6 +185,8 @@ class StepChange(Message):
     attempt: int
     request_id: UUID | None = None
     route: str | None = None
+    route_reason: str | None = None
+    """Why this route, where it is not simply the tier's first."""
     at: datetime
     preview: Any = None
     error: Failure | None = None
@@ -196,7 +198,21 @@ class RunStart(Message):
     input_preview: Any = None
     priority: Lane = Lane.STANDARD
     deadline: datetime | None = None
+    budget: Budget | None = None
+    """What holds: the run's own, as far as its workflow allows it."""
     started_at: datetime
+
+
+class CapNeared(Message):
+    """A run has used 80 % of one of its caps; said once for each cap."""
+
+    cap: Literal["model_calls", "tokens", "cost"]
+    block: str | None = None
+    """The path of the block whose cap it is; left out, the cap is of the run's budget."""
+    used: DecimalString
+    limit: DecimalString
+    currency: Currency | None = None
+    at: datetime
 
 
 class RunProgressed(Message):
@@ -213,6 +229,7 @@ class RunProgressed(Message):
     start: RunStart | None = None
     changes: list[StepChange] = Field(default_factory=list)
     usage: RunUsage = RunUsage()
+    caps_neared: list[CapNeared] = Field(default_factory=list)
     error: Failure | None = None
     at: datetime
 

@@ -1,6 +1,7 @@
 """Owns `penstock runs`: list, show, cancel, redrive."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -64,6 +65,8 @@ def show(run_id: RunId, *, tenant: Tenant = "default", data: Data = None, as_jso
     simulated = "  [bold](simulated)[/]" if run["simulated"] else ""
     head = f"{output.shown(run['run_id'])}  {output.shown(run['workflow'] + version)}  {output.status(run['status'])}"
     output.console.print(head + simulated, highlight=False)
+    for neared in run.get("caps_neared", []):
+        output.console.print(output.shown(_neared(neared)), style="yellow", highlight=False)
     output.table(
         ("step", "kind", "phase", "attempt", "tokens", "what came out"),
         [
@@ -84,6 +87,13 @@ def show(run_id: RunId, *, tenant: Tenant = "default", data: Data = None, as_jso
         output.console.print(output.shown(f"{run['error']['code']}: {run['error']['message']}"), style="red")
     if run.get("output") is not None:
         output.console.print_json(data=run["output"])
+
+
+def _neared(neared: Mapping[str, Any]) -> str:
+    """One cap that is nearly used up, as a line."""
+    whose = f"caps of {neared['block']}" if neared.get("block") else "budget"
+    unit = f" {neared['currency']}" if neared.get("currency") else ""
+    return f"{whose}: {neared['used']} of {neared['limit']}{unit} {neared['cap'].replace('_', ' ')} are used"
 
 
 @app.command(epilog="Example: penstock runs cancel order-4711 --reason 'wrong input'")

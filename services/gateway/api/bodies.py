@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from penstock.contracts.body import Labels
-from penstock.contracts.messages import Failure, Lane, RunRequested, RunUsage, TokenUsage
+from penstock.contracts.messages import Budget, CapNeared, Failure, Lane, RunRequested, RunUsage, TokenUsage
 
 RunStatus = Literal["requested", "running", "completed", "failed", "cancelled"]
 
@@ -80,6 +80,7 @@ class StepLine(BaseModel):
     phase: str
     attempt: int
     route: str | None = None
+    route_reason: str | None = None
     first_at: datetime
     last_at: datetime
     preview: Any = None
@@ -94,6 +95,8 @@ class RunDetail(RunLine):
     version: str | None = None  # type: ignore[assignment]  # nor a version
     priority: Lane | None = None
     deadline: datetime | None = None
+    budget: Budget | None = None
+    caps_neared: list[CapNeared] = Field(default_factory=list)
     input_preview: Any = None
     output: Any = None
     sequence: int = 0

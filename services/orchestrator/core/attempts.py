@@ -11,6 +11,7 @@ from penstock.contracts.envelope import rfc3339
 from penstock.contracts.messages import (
     Failure,
     InferenceCompleted,
+    InferenceRequested,
     NextMove,
     StepPhase,
     TaskCompleted,
@@ -19,7 +20,8 @@ from penstock.contracts.messages import (
 )
 from penstock.workflow.expressions import ExpressionError
 from penstock.workflow.parts import Retry
-from services.orchestrator.core.budget import check_budget, count_usage
+from services.orchestrator.core.accounts import abandon
+from services.orchestrator.core.budget import reserve, settle
 from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeeded
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
 from services.orchestrator.core.values import (
@@ -78,6 +80,10 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
         return _failed(turn, leaf, Failure(code="expression_failed", message=str(error), step=step.path))
     except TooLargeError as error:
         return _failed(turn, leaf, Failure(code=VALUE_TOO_LARGE, message=str(error), step=step.path))
+    if isinstance(request, InferenceRequested):
+        failure = _reserved(turn, leaf, request)
+        if failure is not None:
+            return failure
     step.phase = StepPhase.WAITING
     step.attempt = attempt
     step.tries += 1
@@ -94,7 +100,7 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
 def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
     """Takes the answer to the awaited attempt."""
     if isinstance(message, InferenceCompleted):
-        count_usage(turn, leaf.step, message)
+        settle(turn, leaf, message)
     if message.error is not None:
         return _missed(turn, leaf, message.error)
     try:
@@ -119,6 +125,7 @@ def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
 def due(turn: Turn, leaf: LeafFrame) -> Answer:
     """A leaf's time has come: the next attempt where one was put off, else the awaited one took too long."""
     step = leaf.step
+    abandon(turn, leaf)
     if step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms:
         return _out_of_time(turn, leaf, step.error)
     if step.phase is StepPhase.RETRYING:
@@ -137,11 +144,19 @@ def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
             f"the run asked for {turn.live.dispatched} attempts, its workflow's steps_max; raise it or look for a loop"
         )
         failure = Failure(code="steps_exceeded", message=text, step=step.path)
-    elif leaf.node.kind == "model":
-        failure = check_budget(run, step.path)
     if failure is not None:
         _failed(turn, leaf, failure)
         raise RunFailedError(failure)
+
+
+def _reserved(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failed | None:
+    """Sets aside what the call uses at most. Raises RunFailedError where the run has no room for it."""
+    try:
+        failure = reserve(turn, leaf, request)
+    except RunFailedError as error:
+        _failed(turn, leaf, error.failure)
+        raise
+    return None if failure is None else _failed(turn, leaf, failure)
 
 
 def deadline_exceeded(deadline_at_ms: int) -> Failure:

@@ -1,13 +1,89 @@
-"""Owns what a run has spent and may spend."""
+"""Owns reservations: the worst case of a model call is set aside before it is asked for, and settled by its answer."""
 
-from penstock.contracts.messages import Failure, InferenceCompleted
-from services.orchestrator.core.state import Run, Step
+from decimal import Decimal
+from typing import Final
+
+import orjson
+
+from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested
+from penstock.workflow.tiers import Price
+from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
+from services.orchestrator.core.frames import LeafFrame
+from services.orchestrator.core.state import NOTHING_SPENT, Amounts, Run, Step
 from services.orchestrator.core.turn import RunFailedError, Turn
 
+BYTES_PER_TOKEN: Final = 2
+"""Of a prompt: English has about four, Chinese three. Digits and code can have fewer; what such a call uses beyond its
+reservation is spent when its answer comes, and the next call finds it so."""
+MESSAGE_TOKENS: Final = 16
+"""What a chat template adds to each message, at most."""
+_MILLIONTH: Final = -6
 
-def count_usage(turn: Turn, step: Step, message: InferenceCompleted) -> None:
-    """Adds a model call, failed ones too. Raises RunFailedError where its currency is not the run's."""
-    usage = turn.run.usage
+
+def effective(own: Budget | None, ceiling: Budget | None) -> Budget | None:
+    """A run's budget: its own, as far as the workflow's allows it. Both costs must be in one currency."""
+    if own is None or ceiling is None:
+        return own or ceiling
+    calls = [caps.model_calls for caps in (own, ceiling) if caps.model_calls is not None]
+    tokens = [caps.tokens for caps in (own, ceiling) if caps.tokens is not None]
+    costs = [caps.cost for caps in (own, ceiling) if caps.cost is not None]
+    return Budget(
+        model_calls=min(calls, default=None),
+        tokens=min(tokens, default=None),
+        cost=min(costs, key=lambda cost: cost.amount, default=None),
+    )
+
+
+def worst_case(request: InferenceRequested, price: Price | None) -> Amounts:
+    """The most that a call can use: its prompt's tokens, estimated from its bytes, and all that it may answer with."""
+    size_bytes = sum(len(message.content.encode(errors="surrogatepass")) for message in request.messages)
+    if request.output_schema is not None:
+        size_bytes += len(orjson.dumps(request.output_schema))  # some endpoints count it as part of the prompt
+    prompt = -(-size_bytes // BYTES_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages)
+    cost = NOTHING_SPENT
+    if price is not None:
+        cost = (prompt * price.input_per_million + request.max_tokens * price.output_per_million).scaleb(_MILLIONTH)
+    return Amounts(1, prompt + request.max_tokens, cost)
+
+
+def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure | None:
+    """Sets the worst case of a call aside in all accounts that it counts for; a failure where one has no room for it.
+
+    Raises RunFailedError where that account is the run's own: no block makes do with that.
+    """
+    counted = list(accounts(turn, leaf))
+    if not counted:
+        return None
+    step, price = leaf.step, leaf.node.routes[leaf.step.route].price
+    needed = worst_case(request, price)
+    for account in counted:
+        failure = _currency_fault(account, turn.run, price, step.path) or _shortage(account, needed, price, step.path)
+        if failure is not None and account.path:
+            return failure
+        if failure is not None:
+            raise RunFailedError(failure)
+    step.reserved = needed
+    for account in counted:
+        account.reserved += needed
+    return None
+
+
+def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
+    """An answer came, or a failure: what it used takes the place of what it reserved.
+
+    Raises RunFailedError where its currency is not the run's.
+    """
+    step = leaf.step
+    reserved, step.reserved = step.reserved, None
+    used = _count(turn.run, step, message)
+    for account in accounts(turn, leaf):
+        if reserved is not None:
+            account.reserved -= reserved
+        spend(turn, account, used)
+
+
+def _count(run: Run, step: Step, message: InferenceCompleted) -> Amounts:
+    usage = run.usage
     input_tokens = message.usage.input + message.usage.cached_input
     output_tokens = message.usage.output + message.usage.reasoning
     step.model_calls += 1
@@ -16,39 +92,60 @@ def count_usage(turn: Turn, step: Step, message: InferenceCompleted) -> None:
     usage.model_calls += 1
     usage.input_tokens += input_tokens
     usage.output_tokens += output_tokens
+    cost = NOTHING_SPENT
     if message.cost is not None:
         if not usage.cost:
             usage.currency = message.cost.currency
         elif usage.currency != message.cost.currency:
-            raise RunFailedError(_mixed(usage.currency, message.cost.currency, step.path))
-        step.cost += message.cost.amount
-        usage.cost += message.cost.amount
+            raise RunFailedError(mixed_currencies(usage.currency, message.cost.currency, step.path))
+        cost = message.cost.amount
+        step.cost += cost
+        usage.cost += cost
+    return Amounts(1, input_tokens + output_tokens, cost)
 
 
-def check_budget(run: Run, path: str) -> Failure | None:
-    """Why the model call at `path` may not be made; None: it may."""
-    budget, spent = run.budget, run.usage
-    if budget is None:
-        return None
-    if budget.model_calls is not None and spent.model_calls >= budget.model_calls:
-        return _exceeded(f"{spent.model_calls} model calls of {budget.model_calls}", "model_calls", path)
-    tokens = spent.input_tokens + spent.output_tokens
-    if budget.tokens is not None and tokens >= budget.tokens:
-        return _exceeded(f"{tokens} tokens of {budget.tokens}", "tokens", path)
-    if budget.cost is not None:
-        if spent.cost and budget.cost.currency != spent.currency:
-            return _mixed(budget.cost.currency, spent.currency, path)
-        if spent.cost >= budget.cost.amount:
-            text = f"{spent.cost:f} of {budget.cost.amount:f} {budget.cost.currency}"
-            return _exceeded(text, "cost", path)
+def _shortage(account: Account, needed: Amounts, price: Price | None, path: str) -> Failure | None:
+    for cap in CAPS:
+        limit = limit_of(account.caps, cap)
+        if limit is None:
+            continue
+        taken = getattr(account.spent, cap) + getattr(account.reserved, cap)
+        # What a call without a price will cost is not known: it may be made as long as anything is left.
+        unknown = cap == "cost" and price is None
+        if taken + getattr(needed, cap) > limit or (unknown and taken >= limit):
+            return Failure(code="budget_exceeded", message=_explained(account, cap, limit, needed), step=path)
     return None
 
 
-def _exceeded(spent: str, cap: str, path: str) -> Failure:
-    text = f"the run's budget.{cap} is spent: {spent}; nothing more was asked for"
-    return Failure(code="budget_exceeded", message=text, step=path)
+def _explained(account: Account, cap: Cap, limit: Decimal | int, needed: Amounts) -> str:
+    unit = f" {account.caps.cost.currency}" if cap == "cost" and account.caps.cost is not None else ""
+    spent, reserved, unanswered = (
+        getattr(amounts, cap) for amounts in (account.spent, account.reserved, account.unanswered)
+    )
+    never = f" ({_shown(unanswered)} of it by calls whose answer never came)" if unanswered else ""
+    return (
+        f"the cap of {cap.replace('_', ' ')} is {_shown(limit)}{unit}: {_shown(spent)} spent{never}, "
+        f"{_shown(reserved)} reserved by calls in flight, {_shown(getattr(needed, cap))} needed at most by this call, "
+        f"which was not sent; raise {account.where(cap)}"
+    )
 
 
-def _mixed(one: str, other: str, path: str) -> Failure:
-    text = f"costs in {one} and {other} cannot be added; price all pools and the budget in one currency"
+def _shown(value: Decimal | int) -> str:
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+
+
+def _currency_fault(account: Account, run: Run, price: Price | None, path: str) -> Failure | None:
+    if account.caps.cost is None:
+        return None
+    currency = account.caps.cost.currency
+    if price is not None and price.currency != currency:
+        return mixed_currencies(currency, price.currency, path)
+    if run.usage.cost and run.usage.currency != currency:
+        return mixed_currencies(currency, run.usage.currency, path)
+    return None
+
+
+def mixed_currencies(one: str, other: str, path: str | None) -> Failure:
+    """What a run fails with whose costs cannot be added."""
+    text = f"costs in {one} and {other} cannot be added; price all pools, routes and the budget in one currency"
     return Failure(code="currency_mixed", message=text, step=path)

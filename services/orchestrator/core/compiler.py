@@ -3,12 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from penstock.contracts.messages import Budget, Money
 from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
+from penstock.workflow.parts import Caps
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
 from penstock.workflow.tiers import Route, routes_of
 from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.turn import Turn
+
+
+def as_budget(caps: Caps) -> Budget:
+    """What a definition allows, in the words of a run's budget."""
+    cost = None if caps.cost is None else Money(amount=caps.cost.amount, currency=caps.cost.currency)
+    return Budget(model_calls=caps.model_calls, tokens=caps.tokens, cost=cost)
 
 
 class DefinitionError(ValueError):

@@ -1,11 +1,28 @@
 """Owns how a run's blocks are entered: what is in scope at the root, and what is derived before that."""
 
+from typing import Any
+
 from penstock.contracts.envelope import rfc3339
+from services.orchestrator.core.accounts import Account, account_of
 from services.orchestrator.core.compiler import Node
 from services.orchestrator.core.frames import Answer, Enclosure, Live
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.state import Run
 from services.orchestrator.core.turn import Turn
+
+
+class RunFrame(Enclosure):
+    """The run around its root block: its names, and its account where it has a budget."""
+
+    __slots__ = ("_account",)
+
+    def __init__(self, parent: None, slot: int, path: str, names: dict[str, Any], account: Account | None) -> None:
+        super().__init__(parent, slot, path, names)
+        self._account = account
+
+    def account(self) -> Account | None:
+        """The run's account."""
+        return self._account
 
 
 def enter(turn: Turn, root: Node) -> Answer:
@@ -23,10 +40,14 @@ def enter(turn: Turn, root: Node) -> Answer:
             "started_at": rfc3339(run.started_at_ms),
         },
     }
-    return root.enter(turn, Enclosure(None, 0, "", names), 0, root.id)
+    return root.enter(turn, RunFrame(None, 0, "", names, turn.live.account), 0, root.id)
 
 
 def derived(run: Run, program: Program | None) -> Live:
     """What is derived from the rows before any block is entered."""
     steps_max = 0 if program is None else program.steps_max
-    return Live(steps_max, dispatched=sum(step.attempt for step in run.steps.values()))
+    live = Live(steps_max, dispatched=sum(step.attempt for step in run.steps.values()))
+    if run.budget is not None:
+        live.account = account_of(run, run.budget, ceiling=None if program is None else program.budget)
+        live.accounted = True
+    return live

@@ -13,6 +13,7 @@ from penstock.contracts.messages import Failure, StepPhase
 from services.orchestrator.core.state import Step
 
 if TYPE_CHECKING:
+    from services.orchestrator.core.accounts import Account
     from services.orchestrator.core.leaf import LeafNode
     from services.orchestrator.core.turn import Turn
 
@@ -49,6 +50,10 @@ class Frame(ABC):
     @abstractmethod
     def child_ended(self, turn: "Turn", slot: int, answer: Succeeded | Failed) -> Answer:
         """Takes the answer of the branch in `slot` and goes on."""
+
+    def account(self) -> "Account | None":
+        """What the calls in this block count for, where the block has caps of its own."""
+        return None
 
     def find(self, name: str) -> Any:
         """What a name stands for inside this block. Raises KeyError where nothing has that name."""
@@ -87,6 +92,10 @@ class Live:
     steps_max: int
     dispatched: int = 0
     """Attempts asked for so far, over all leaves."""
+    account: "Account | None" = None
+    """The run's, where it has a budget."""
+    accounted: bool = False
+    """Whether the run or any of its blocks has an account."""
     leaves: dict[str, LeafFrame] = field(default_factory=dict)
     due: list[tuple[int, str]] = field(default_factory=list)
     """A heap of (time, path). Entries are never removed early: one that its step's `due_at_ms` contradicts is void."""
@@ -117,6 +126,11 @@ class Live:
     def _holds(self, due_at_ms: int, path: str) -> bool:
         leaf = self.leaves.get(path)
         return leaf is not None and leaf.step.due_at_ms == due_at_ms and leaf.step.phase in _AWAITED
+
+
+def below(path: str, block: str) -> bool:
+    """Whether a step is inside the block at a path; an empty path is the whole run's."""
+    return not block or (path.startswith(block) and path[len(block) : len(block) + 1] in ("/", "["))
 
 
 _AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)

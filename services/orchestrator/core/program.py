@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from penstock.contracts.messages import Budget
 from penstock.workflow.definition import Definition
 from penstock.workflow.schemas import Schema
 from services.orchestrator.core.blocks import BLOCKS
-from services.orchestrator.core.compiler import Compiler, Node
+from services.orchestrator.core.compiler import Compiler, Node, as_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Program:
     input_schema: Schema | None
     deadline_ms: int
     steps_max: int
+    budget: Budget | None
 
 
 def compile_definition(definition: Definition, version: str) -> Program:
@@ -30,4 +32,5 @@ def compile_definition(definition: Definition, version: str) -> Program:
         input_schema=compiler.schema(definition.input, "input"),
         deadline_ms=max(1, round(definition.deadline_seconds * 1000)),
         steps_max=definition.steps_max,
+        budget=None if definition.budget is None else as_budget(definition.budget),
     )

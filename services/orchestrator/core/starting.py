@@ -4,6 +4,7 @@ from typing import Final
 from uuid import UUID
 
 from penstock.contracts.messages import Failure, RunRequested, RunStart
+from services.orchestrator.core.budget import effective, mixed_currencies
 from services.orchestrator.core.ending import applied, end, finish
 from services.orchestrator.core.entering import derived, enter
 from services.orchestrator.core.program import Program
@@ -39,18 +40,19 @@ def start(
         input=request.input,
         labels=request.labels,
         priority=request.priority,
-        budget=request.budget,
+        budget=effective(request.budget, None if program is None else program.budget),
         deadline_at_ms=_deadline(request, program, at_ms),
         traceparent=traceparent,
         started_at_ms=at_ms,
     )
     turn = Turn(run, derived(run, program), at_ms)
     turn.decision.run_changed = True
-    fault = refused(run, program)
+    fault = _budget_fault(request, program) or refused(run, program)
     turn.decision.start = RunStart(
         input_preview=None if fault is not None else preview(run.input),
         priority=run.priority,
         deadline=moment(run.deadline_at_ms),
+        budget=run.budget,
         started_at=turn.at,
     )
     return applied(turn, lambda: begin(turn, program, fault))
@@ -97,6 +99,15 @@ def _deadline(request: RunRequested, program: Program | None, at_ms: int) -> int
     if request.deadline is None:
         return latest_ms
     return min(latest_ms, round(request.deadline.timestamp() * 1000))
+
+
+def _budget_fault(request: RunRequested, program: Program | None) -> Failure | None:
+    own, ceiling = request.budget, None if program is None else program.budget
+    if own is None or own.cost is None or ceiling is None or ceiling.cost is None:
+        return None
+    if own.cost.currency == ceiling.cost.currency:
+        return None
+    return mixed_currencies(own.cost.currency, ceiling.cost.currency, None)
 
 
 def refused(run: Run, program: Program | None) -> Failure | None:

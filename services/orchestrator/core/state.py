@@ -7,6 +7,7 @@ from uuid import UUID
 
 from penstock.contracts.messages import (
     Budget,
+    CapNeared,
     Failure,
     InferenceRequested,
     Lane,
@@ -30,6 +31,24 @@ Request = InferenceRequested | ToolRequested | TaskRequested
 NOTHING_SPENT: Final = Decimal(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Model calls, tokens and money: reserved, spent or needed."""
+
+    model_calls: int = 0
+    tokens: int = 0
+    cost: Decimal = NOTHING_SPENT
+
+    def __add__(self, other: "Amounts") -> "Amounts":
+        return Amounts(self.model_calls + other.model_calls, self.tokens + other.tokens, self.cost + other.cost)
+
+    def __sub__(self, other: "Amounts") -> "Amounts":
+        return Amounts(self.model_calls - other.model_calls, self.tokens - other.tokens, self.cost - other.cost)
+
+
+NOTHING: Final = Amounts()
+
+
 @dataclass(slots=True)
 class Step:
     """One step row: a leaf, or the pinned decision of a route (output: the case) a map (output: the item count) or a
@@ -47,6 +66,8 @@ class Step:
     """Attempts on the current route that were asked for because the output before was invalid."""
     route: int = 0
     """Index into the tier's routes."""
+    route_reason: str | None = None
+    """Why the attempt went there, where that is not simply the first route."""
     request_id: UUID | None = None
     """Of the last attempt; it is awaited while the phase is WAITING."""
     due_at_ms: int | None = None
@@ -61,6 +82,10 @@ class Step:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: Decimal = NOTHING_SPENT
+    reserved: Amounts | None = None
+    """While WAITING, what the attempt uses at most; where a budget or cap has to know."""
+    unanswered: Amounts | None = None
+    """What attempts used at most whose answer never came."""
 
 
 @dataclass(slots=True)
@@ -125,6 +150,7 @@ class Decision:
     requests: list[Request] = field(default_factory=list)
     alarm_at_ms: int | None = None
     changes: list[StepChange] = field(default_factory=list)
+    caps_neared: list[CapNeared] = field(default_factory=list)
     start: RunStart | None = None
     finished: RunFinished | None = None
 

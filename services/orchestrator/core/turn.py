@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
-from services.orchestrator.core.frames import LeafFrame, Live
+from services.orchestrator.core.accounts import abandon, release
+from services.orchestrator.core.frames import LeafFrame, Live, below
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.core.values import preview
 
@@ -48,6 +49,7 @@ class Turn:
             "attempt": step.attempt,
             "request_id": step.request_id,
             "route": route,
+            "route_reason": None if route is None else step.route_reason,
             "at": self.at,
             "preview": preview,
             "error": step.error,
@@ -75,8 +77,14 @@ class Turn:
     def cancel_below(self, path: str) -> None:
         """Stops awaiting every leaf under the block at `path`; an empty path means the whole run."""
         # Sorted, because a restored run has its leaves in another order than one that was never away.
-        for leaf_path in sorted(leaf_path for leaf_path in self.live.leaves if _is_below(leaf_path, path)):
-            self._cancel(self.live.leaves[leaf_path])
+        unsent = {request.request_id for request in self.decision.requests}
+        for leaf_path in sorted(leaf_path for leaf_path in self.live.leaves if below(leaf_path, path)):
+            leaf = self.live.leaves[leaf_path]
+            if leaf.step.request_id in unsent:
+                release(self, leaf)
+            else:
+                abandon(self, leaf)
+            self._cancel(leaf)
 
     def _cancel(self, leaf: LeafFrame) -> None:
         step = leaf.step
@@ -94,7 +102,3 @@ class Turn:
             awaited = {step.request_id for step in decision.steps if step.phase is StepPhase.WAITING}
             decision.requests = [request for request in decision.requests if request.request_id in awaited]
         return decision
-
-
-def _is_below(path: str, block: str) -> bool:
-    return not block or (path.startswith(block) and path[len(block) : len(block) + 1] in ("/", "["))

@@ -8,6 +8,7 @@ import structlog
 
 from penstock.contracts.envelope import Outgoing, rfc3339
 from penstock.contracts.messages import (
+    CapNeared,
     Failure,
     RunFinished,
     RunRequested,
@@ -61,6 +62,7 @@ class Touched:
     steps: dict[str, Step] = field(default_factory=dict)
     changes: list[StepChange] = field(default_factory=list)
     requests: list[tuple[Request, str]] = field(default_factory=list)
+    caps_neared: list[CapNeared] = field(default_factory=list)
     start: RunStart | None = None
     finished: RunFinished | None = None
     alarm_at_ms: int | None = None
@@ -238,6 +240,7 @@ class Deciding:
         touched.changes.extend(decision.changes)
         for request in decision.requests:
             touched.requests.append((request, cause))
+        touched.caps_neared.extend(decision.caps_neared)
         touched.start = touched.start or decision.start
         touched.finished = decision.finished or touched.finished
 
@@ -281,5 +284,5 @@ class Deciding:
             outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
             start = None
         run.sequence += 1
-        progress = records.Progress(run.status, start, changes, run.error, self._at)
+        progress = records.Progress(run.status, start, changes, run.error, self._at, touched.caps_neared)
         outgoing.append(records.progress_record(run, progress, touched.cause, self._time))

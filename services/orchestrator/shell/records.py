@@ -11,6 +11,7 @@ import orjson
 from penstock.contracts import ids, topics
 from penstock.contracts.envelope import Heading, Outgoing
 from penstock.contracts.messages import (
+    CapNeared,
     Failure,
     InferenceRequested,
     Lane,
@@ -82,6 +83,7 @@ class Progress(NamedTuple):
     changes: Sequence[StepChange]
     error: Failure | None
     at: datetime
+    caps_neared: Sequence[CapNeared] = ()
 
 
 def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outgoing:
@@ -105,6 +107,8 @@ def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outg
         body["start"] = progress.start
     if progress.error is not None:
         body["error"] = progress.error
+    if progress.caps_neared:
+        body["caps_neared"] = progress.caps_neared
     if run.usage.model_calls:
         body["usage"] = run.usage.to_message()
     value = orjson.dumps(body, _plain, orjson.OPT_UTC_Z)

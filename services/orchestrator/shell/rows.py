@@ -1,6 +1,6 @@
 """Owns the translation between runs and rows: every column of `run` and `step` is named here and in the SQL only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ import orjson
 
 from penstock.contracts.ids import request_id
 from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
-from services.orchestrator.core.state import Run, Step, Usage
+from services.orchestrator.core.state import Amounts, Run, Step, Usage
 from services.orchestrator.shell.store import Batch
 
 Row = Mapping[str, Any]
@@ -127,6 +127,9 @@ def add_step(run: Run, row: Row) -> None:
         input_tokens=usage.get("input_tokens", 0),
         output_tokens=usage.get("output_tokens", 0),
         cost=Decimal(usage.get("cost", 0)),
+        route_reason=terms.get("route_reason"),
+        reserved=_load_amounts(terms.get("reserved")),
+        unanswered=_load_amounts(terms.get("unanswered")),
     )
     run.steps[step.path] = step
     run.sequence = max(run.sequence, row["sequence"])
@@ -177,9 +180,23 @@ def _usage(run: Run, step: Step) -> str | None:
 
 def _terms(step: Step) -> str | None:
     """What few steps have; null costs nothing."""
-    if step.give_up_at_ms is None:
+    if step.give_up_at_ms is None and step.reserved is None and step.unanswered is None and step.route_reason is None:
         return None
-    return orjson.dumps({"give_up_at_ms": step.give_up_at_ms}).decode()
+    terms = {
+        "route_reason": step.route_reason,
+        "give_up_at_ms": step.give_up_at_ms,
+        "reserved": _amounts(step.reserved),
+        "unanswered": _amounts(step.unanswered),
+    }
+    return orjson.dumps({name: value for name, value in terms.items() if value is not None}).decode()
+
+
+def _amounts(amounts: Amounts | None) -> tuple[int, int, str] | None:
+    return None if amounts is None else (amounts.model_calls, amounts.tokens, str(amounts.cost))
+
+
+def _load_amounts(amounts: Sequence[Any] | None) -> Amounts | None:
+    return None if amounts is None else Amounts(amounts[0], amounts[1], Decimal(amounts[2]))
 
 
 def _failure(failure: Failure | None) -> str | None:

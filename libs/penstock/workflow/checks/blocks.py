@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from penstock.workflow.checks.checker import Checker, Place
+from penstock.workflow.checks.limits import check_worst_case
 from penstock.workflow.definition import Chain, Map, Parallel, Sections
 from penstock.workflow.expressions import ExpressionError
 from penstock.workflow.faults import Path
@@ -67,6 +68,7 @@ def check_model(checker: Checker, block: ModelStep, place: Place) -> Shape:
     if block.system is not None:
         checker.text(block.system, (*place.path, "system"), place.scope)
     checker.schema(block.output_schema, (*place.path, "output_schema"))
+    check_worst_case(checker, block, place)
     return block.output_schema if block.output_schema is not None else TEXT
 
 

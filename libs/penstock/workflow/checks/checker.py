@@ -56,6 +56,7 @@ class Checker:
     def __init__(self, definition: Definition, lines: Lines, kinds: Mapping[type, Check]) -> None:
         self.faults: list[Fault] = []
         self.tiers = definition.tiers
+        self.budget = definition.budget
         self._lines = lines
         self._kinds = kinds
         self._seen: dict[str, Path] = {}

@@ -1,7 +1,10 @@
 """Owns the checks of what may be spent: budgets and prices that fit each other, and breakers that can open."""
 
-from penstock.workflow.checks.checker import Checker
+from decimal import Decimal
+
+from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.definition import Definition
+from penstock.workflow.parts import ModelStep
 from penstock.workflow.tiers import Price, breaker_of, routes_of
 
 
@@ -36,3 +39,24 @@ def _check_prices(checker: Checker, definition: Definition) -> str | None:
                 at = (*within, index, "price", "currency")
                 checker.add(at, text, "costs of one run are added: price all routes in one currency")
     return currency
+
+
+def check_worst_case(checker: Checker, block: ModelStep, place: Place) -> None:
+    """The budget has room for one answer of the step at all, or it could never be asked for."""
+    budget = checker.budget
+    if budget is None:
+        return
+    at = (*place.path, "max_tokens")
+    hint = "lower max_tokens, or raise the workflow's budget"
+    if budget.tokens is not None and block.max_tokens >= budget.tokens:
+        checker.add(at, f"an answer of {block.max_tokens} tokens does not fit a budget of {budget.tokens}", hint)
+    prices = [route.price for route in routes_of(checker.tiers.get(block.model, ()))]
+    if budget.cost is None or not prices or any(price is None for price in prices):
+        return
+    least = min(price.output_per_million for price in prices if price is not None) * block.max_tokens / _MILLION
+    if least > budget.cost.amount:
+        text = f"an answer of {block.max_tokens} tokens costs {least:f}, the budget is {budget.cost.amount:f}"
+        checker.add(at, text, hint)
+
+
+_MILLION = Decimal(1_000_000)

@@ -100,3 +100,16 @@ def test_prices_and_budget_are_in_one_currency() -> None:
     assert [fault.path for fault in check(mixed)] == ["$.tiers.small.routes[2].price.currency"]
     assert [fault.path for fault in check(other)] == ["$.budget.cost.currency"]
     assert check(sound) == []
+
+
+def test_an_answer_that_no_budget_has_room_for_is_a_fault() -> None:
+    step = a_model("say", max_tokens=1_000)
+    tokens = a_definition(step, budget={"tokens": 1_000})
+    cost = a_definition(step, tiers={"small": tier("USD", "USD")}, budget={"cost": {"amount": "0.0009"}})
+    unknown = a_definition(step, tiers={"small": tier("USD", None)}, budget={"cost": {"amount": "0.0009"}})
+
+    assert [(fault.path, fault.message) for fault in check(tokens)] == [
+        ("$.do.max_tokens", "an answer of 1000 tokens does not fit a budget of 1000")
+    ]
+    assert [fault.message for fault in check(cost)] == ["an answer of 1000 tokens costs 0.001, the budget is 0.0009"]
+    assert check(unknown) == []

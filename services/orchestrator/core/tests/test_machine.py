@@ -14,6 +14,7 @@ from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel
 from penstock.workflow.definition import children as children_of
 from penstock.workflow.loops import Refine
 from penstock.workflow.parts import RETRIED_MOVES
+from services.orchestrator.core.accounts import CAPS, account_of, limit_of
 from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.conversation import Conversation, said
@@ -129,6 +130,11 @@ def conditions(draw: st.DrawFn, seen: tuple[str, ...]) -> str:
     return draw(st.sampled_from(["true", "false", f"{name} is mapping", f"{name}.kind == 'a'"]))
 
 
+BUDGETS = [None, {"model_calls": 3}, {"tokens": 700}, {"cost": {"amount": "0.04"}}, {"tokens": 1_500, "model_calls": 5}]
+PRICE = {"input_per_million": "10", "output_per_million": "50"}
+PRICED = {
+    "small": [{"pool": "small", "model": "first", "price": PRICE}, {"pool": "burst", "model": "x", "price": PRICE}]
+}
 RETRIES = st.fixed_dictionaries(
     {"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])},
     optional={"on": st.lists(st.sampled_from(RETRIED_MOVES), unique=True)},
@@ -142,8 +148,25 @@ def definitions(draw: st.DrawFn) -> Definition:
     number = iter(range(1_000))
     body = draw(chains(number, ("input",), 3, "main"))
     return a_definition(
-        body, deadline_seconds=draw(st.sampled_from([30, 3_600])), steps_max=draw(st.sampled_from([6, 200]))
+        body,
+        tiers=PRICED,
+        deadline_seconds=draw(st.sampled_from([30, 3_600])),
+        steps_max=draw(st.sampled_from([6, 200])),
     )
+
+
+@st.composite
+def spenders(draw: st.DrawFn) -> dict[str, Any]:
+    """Many model calls, side by side and one after the other."""
+    call = {
+        "model": "small",
+        "prompt": "Say x",
+        "max_tokens": draw(st.sampled_from([100, 256])),
+        "retry": draw(RETRIES),
+    }
+    many = {"id": "many", "parallel": {"map": "range(4)", "do": {"id": "each", **call}, **draw(JOINS)}}
+    few = {"id": "few", "parallel": {"sections": [{"id": "one", **call}, {"id": "two", **call}], **draw(JOINS)}}
+    return {"id": "main", "chain": draw(st.permutations([many, few, {"id": "last", **call}]))}
 
 
 class Checked(Conversation):
@@ -153,6 +176,7 @@ class Checked(Conversation):
 
     def __init__(self, definition: Definition, budget: dict[str, Any] | None) -> None:
         self.ends = 0
+        self.neared: Counter[str] = Counter()
         self.completed: dict[str, Any] = {}
         self.limits = dict(_limits(definition.do, ""))
         super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget)
@@ -162,6 +186,8 @@ class Checked(Conversation):
         self._check_ends(decision)
         self._check_rows(decision)
         self._check_concurrency()
+        self.neared.update(neared.cap for neared in decision.caps_neared)
+        self._check_budget()
         return decision
 
     def _check_ends(self, decision: Decision) -> None:
@@ -199,6 +225,26 @@ class Checked(Conversation):
         for request in decision.requests:
             assert run.steps[request.step].phase is StepPhase.WAITING
         assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
+
+    def _check_budget(self) -> None:
+        """Guard: what is spent and reserved never exceeds the budget, and is what the rows say; nothing is negative."""
+        run, live = self.run, self.run.live
+        for step in run.steps.values():
+            assert step.reserved is None or step.phase is StepPhase.WAITING
+            assert step.kind != "model" or (step.reserved is not None) == (
+                run.budget is not None and step.phase is StepPhase.WAITING
+            )
+        if run.budget is None or live is None:
+            return
+        assert live.account is not None
+        assert live.account == account_of(run, run.budget, ceiling=self.program.budget)
+        for cap in CAPS:
+            spent, reserved = getattr(live.account.spent, cap), getattr(live.account.reserved, cap)
+            assert min(spent, reserved, getattr(live.account.unanswered, cap)) >= 0
+            limit = limit_of(run.budget, cap)
+            assert limit is None or spent + reserved <= limit
+            # Guard: a cap is said to be near once, when it is.
+            assert self.neared[cap] == (limit is not None and spent * 100 >= limit * 80)
 
     def _check_concurrency(self) -> None:
         """Guard: no parallel block has more branches open than it may."""
@@ -268,17 +314,35 @@ def _answer_any(talk: Conversation, data: st.DataObject) -> None:
 
 
 # No shrinking: a failing example is a page long either way, and shrinking one takes minutes on a busy machine.
-@settings(
+THOROUGH = settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
-@given(definition=definitions(), budget=st.sampled_from([None, {"model_calls": 3}]), data=st.data())
+
+
+@THOROUGH
+@given(definition=definitions(), budget=st.sampled_from(BUDGETS), data=st.data())
 def test_whatever_is_said_to_a_run_it_stays_sound_and_ends(
     definition: Definition, budget: dict[str, Any] | None, data: st.DataObject
 ) -> None:
     talk = Checked(definition, budget)
+    _tell_anything(talk, data)
+    _drain(talk)
+    assert talk.run.status != "running"
+
+
+@THOROUGH
+@given(do=spenders(), budget=st.sampled_from(BUDGETS[1:]), data=st.data())
+def test_a_budget_is_never_overspent(do: dict[str, Any], budget: dict[str, Any], data: st.DataObject) -> None:
+    """Guard: Checked holds each decision against the budget; here everything but the joins asks a model."""
+    talk = Checked(a_definition(do, tiers=PRICED), budget)
+    _tell_anything(talk, data)
+    _drain(talk)
+
+
+def _tell_anything(talk: Checked, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 40))):
         talk.now_ms += data.draw(st.sampled_from([0, 0, 1, 400]))
         match data.draw(st.sampled_from(["answer"] * 12 + ["alarm", "early", "late", "cancel", "redrive", "restart"])):
@@ -297,8 +361,6 @@ def test_whatever_is_said_to_a_run_it_stays_sound_and_ends(
                 talk.tell(Redriven(talk.now_ms))
             case _:
                 talk.run.live = None
-    _drain(talk)
-    assert talk.run.status != "running"
 
 
 def _drain(talk: Conversation) -> None:

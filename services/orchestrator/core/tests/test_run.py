@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.contracts.messages import Budget, Failure, Money, NextMove, RunRequested, StepPhase
+from penstock.contracts.messages import Failure, NextMove, RunRequested, StepPhase
 from penstock.testkit.builders import (
     BEGINNING,
     BEGINNING_MS,
@@ -159,36 +159,6 @@ def test_usage_is_the_sum_over_all_attempts_that_answered() -> None:
         "cost": {"amount": "0.75", "currency": "USD"},
     }
     assert (talk.run.steps["main/one"].model_calls, talk.run.steps["main/one"].input_tokens) == (2, 30)
-
-
-@pytest.mark.parametrize(
-    ("budget", "says"),
-    [
-        (Budget(model_calls=1), "budget.model_calls is spent: 1 model calls of 1"),
-        (Budget(tokens=15), "budget.tokens is spent: 15 tokens of 15"),
-        (Budget(cost=Money(amount="0.001")), "budget.cost is spent: 0.001 of 0.001 USD"),
-    ],
-)
-def test_a_spent_budget_stops_the_next_model_call_and_the_run(budget: Budget, says: str) -> None:
-    """Guard: even inside a best effort, which would make do with a failed branch."""
-    effort = {"id": "all", "parallel": {"sections": [a_model("two"), a_task("three")], "join": "best_effort"}}
-    talk = Conversation(a_chain(a_model("one"), effort), budget=budget)
-
-    finished = talk.succeed("main/one", "yes", **tokens(10, 5, "0.001")).finished
-
-    assert talk.asked() == []
-    assert finished is not None
-    assert finished.error is not None
-    assert (finished.error.code, finished.error.step) == ("budget_exceeded", "main/all/two")
-    assert says in finished.error.message
-
-
-def test_a_budget_does_not_stop_tasks() -> None:
-    talk = Conversation(a_chain(a_model("one"), a_task("two")), budget=Budget(model_calls=1))
-
-    talk.succeed("main/one", "yes")
-
-    assert talk.asked() == ["main/two#1"]
 
 
 def test_costs_in_two_currencies_are_not_added() -> None:

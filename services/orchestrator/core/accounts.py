@@ -1,0 +1,130 @@
+"""Owns accounts: what a run's budget, or the caps of a block, allow, hold reserved and have spent.
+
+Nothing here is stored: an account is the sum over the step rows below it. What a call reserves stands in its step's row
+while it is awaited. A call whose answer never comes (it timed out, or was cancelled) may have been paid for all the
+same, so it counts with its worst case.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Literal
+
+from penstock.contracts.messages import Budget, CapNeared
+from services.orchestrator.core.frames import LeafFrame, below
+from services.orchestrator.core.state import NOTHING, Amounts, Run
+
+if TYPE_CHECKING:
+    from services.orchestrator.core.turn import Turn
+
+Cap = Literal["model_calls", "tokens", "cost"]
+CAPS: Final[tuple[Cap, ...]] = ("model_calls", "tokens", "cost")
+NEAR_PER_CENT: Final = 80
+
+
+def limit_of(caps: Budget, cap: Cap) -> Decimal | int | None:
+    """A cap's value; None where there is none."""
+    match cap:
+        case "model_calls":
+            return caps.model_calls
+        case "tokens":
+            return caps.tokens
+        case "cost":
+            return None if caps.cost is None else caps.cost.amount
+
+
+@dataclass(slots=True)
+class Account:
+    """What a run, or a block of it, may spend, has spent and has reserved."""
+
+    caps: Budget
+    path: str = ""
+    """Of the block; empty for the run."""
+    workflow: str = ""
+    ceiling: Budget | None = None
+    """The workflow's own budget, where `caps` is a run's."""
+    spent: Amounts = NOTHING
+    """By calls that were answered, and by those that never will be."""
+    unanswered: Amounts = NOTHING
+    """The part of `spent` whose answer never came."""
+    reserved: Amounts = NOTHING
+
+    def where(self, cap: Cap) -> str:
+        """Which field raises a cap."""
+        if self.path:
+            return f"`caps.{cap}` of the block `{self.path}`"
+        if self.ceiling is not None and limit_of(self.ceiling, cap) == limit_of(self.caps, cap):
+            return f"`budget.{cap}` of the workflow `{self.workflow}`"
+        return f"`budget.{cap}` of the run's request"
+
+
+def account_of(run: Run, caps: Budget, path: str = "", ceiling: Budget | None = None) -> Account:
+    """The account of a run, or of the block at `path`, as the rows say. A block's frame answers with it (`account`)."""
+    account = Account(caps, path, run.workflow, ceiling)
+    for step in run.steps.values():
+        if not below(step.path, path) or step.kind != "model":
+            continue
+        if step.model_calls:
+            account.spent += Amounts(step.model_calls, step.input_tokens + step.output_tokens, step.cost)
+        if step.unanswered is not None:
+            account.spent += step.unanswered
+            account.unanswered += step.unanswered
+        if step.reserved is not None:
+            account.reserved += step.reserved
+    return account
+
+
+def accounts(turn: "Turn", leaf: LeafFrame) -> Iterator[Account]:
+    """The accounts that a leaf's calls count for: those of the blocks around it, the run's last."""
+    if not turn.live.accounted:
+        return
+    frame = leaf.parent
+    while True:
+        account = frame.account()
+        if account is not None:
+            yield account
+        if frame.parent is None:
+            return
+        frame = frame.parent
+
+
+def spend(turn: "Turn", account: Account, used: Amounts) -> None:
+    """Adds to what is spent. That only ever grows, so each cap is neared once, whatever is restarted in between."""
+    before, account.spent = account.spent, account.spent + used
+    for cap in CAPS:
+        limit = limit_of(account.caps, cap)
+        if limit is None:
+            continue
+        was, now = getattr(before, cap), getattr(account.spent, cap)
+        if was * 100 < limit * NEAR_PER_CENT <= now * 100:
+            neared = {
+                "cap": cap,
+                "block": account.path or None,
+                "used": Decimal(now),
+                "limit": Decimal(limit),
+                "currency": account.caps.cost.currency if cap == "cost" and account.caps.cost is not None else None,
+                "at": turn.at,
+            }
+            turn.decision.caps_neared.append(CapNeared.trusted(neared))
+
+
+def abandon(turn: "Turn", leaf: LeafFrame) -> None:
+    """An attempt is not awaited any more: what it reserved may have been spent."""
+    step = leaf.step
+    reserved, step.reserved = step.reserved, None
+    if reserved is None:
+        return
+    step.unanswered = reserved if step.unanswered is None else step.unanswered + reserved
+    for account in accounts(turn, leaf):
+        account.reserved -= reserved
+        account.unanswered += reserved
+        spend(turn, account, reserved)
+
+
+def release(turn: "Turn", leaf: LeafFrame) -> None:
+    """An attempt was made and unmade by the same event: it is never sent."""
+    reserved, leaf.step.reserved = leaf.step.reserved, None
+    if reserved is None:
+        return
+    for account in accounts(turn, leaf):
+        account.reserved -= reserved
