@@ -35,7 +35,7 @@ def review() -> Definition:
             "version": "7",
             "input": {
                 "type": "object",
-                "required": ["ledger"],
+                "required": ["ledger", "parts"],
                 "properties": {
                     "ledger": {"type": "string"},
                     "parts": {"type": "array", "items": {"type": "integer"}},
