@@ -30,7 +30,9 @@ class Entry:
 COMMANDS = {
     "local": Entry("services.local.commands", "Everything on this machine: up, status, down.", "penstock local up"),
     "check": Entry("services.cli.commands.check", "Check a definition.", "penstock check audit.yaml", "check"),
-    "publish": Entry("services.cli.commands.check", "Publish a definition.", "penstock publish audit.yaml", "publish"),
+    "publish": Entry(
+        "services.cli.commands.publish", "Publish a definition.", "penstock publish audit.yaml", "publish"
+    ),
     "test": Entry(
         "services.cli.commands.cases",
         "Run a workflow's tests, in virtual time.",

@@ -9,14 +9,17 @@ import yaml
 
 from penstock.contracts.messages import InferenceRequested, PricedCost, TaskRequested, TokenUsage, ToolRequested
 from penstock.testkit.builders import Completed, failed, succeeded
+from penstock.workflow.definition import Definition
 from penstock.workflow.expressions import ExpressionError, compile_value
 from penstock.workflow.faults import nearest
+from penstock.workflow.tiers import Price, routes_of
 from services.orchestrator.core.state import Request
 from services.orchestrator.core.turn import moment
 from services.rehearsal.durations import said
 from services.rehearsal.patterns import matches
 from services.rehearsal.script import Answer, Answers, InTurn
 
+MILLION: Final = 1_000_000
 TOKEN_CHARACTERS: Final = 4
 """About how long a token is; a script that cares says its own counts."""
 ASKED_CHARACTERS_MAX: Final = 600
@@ -34,8 +37,11 @@ class UnansweredError(Exception):
 class Answering:
     """The answers of one case: its own before those that all cases share, each in the order written."""
 
-    def __init__(self, own: Mapping[str, Answers], shared: Mapping[str, Answers]) -> None:
+    def __init__(self, own: Mapping[str, Answers], shared: Mapping[str, Answers], definition: Definition) -> None:
         self._answers = [*own.items(), *shared.items()]
+        self._prices = {
+            (route.pool, route.model): route.price for tier in definition.tiers.values() for route in routes_of(tier)
+        }
         self._taken: Counter[int] = Counter()
 
     def to(self, request: Request, at_ms: int, began_ms: int) -> tuple[int, Completed] | None:
@@ -46,7 +52,7 @@ class Answering:
         at_ms += answer.after
         times = {"executor": "script", "started_at": moment(at_ms - answer.after), "finished_at": moment(at_ms)}
         if isinstance(request, InferenceRequested):
-            times |= _used(request, answer)
+            times |= _used(request, answer, self._prices.get((request.pool, request.model)))
         if answer.fails is not None:
             fails = answer.fails
             error = {"code": fails.code, "message": fails.message, "retry_after_ms": fails.retry_after}
@@ -94,17 +100,21 @@ class Answering:
             raise UnansweredError(f"the scripted output for {_named(request)} fails: {error}", "") from None
 
 
-def _used(request: InferenceRequested, answer: Answer) -> dict[str, Any]:
-    """What a model call used: what the script says, else about what its texts hold."""
+def _used(request: InferenceRequested, answer: Answer, price: Price | None) -> dict[str, Any]:
+    """What a model call used: what the script says, else about what its texts hold, at its route's price."""
     asked = sum(len(message.content) for message in request.messages)
     given = 0 if answer.fails is not None else len(str(answer.output))
     usage = TokenUsage(
         input=_tokens(asked) if answer.input_tokens is None else answer.input_tokens,
         output=_tokens(given) if answer.output_tokens is None else answer.output_tokens,
     )
-    if answer.cost is None:
+    if answer.cost is not None:
+        cost = PricedCost(amount=answer.cost, currency=answer.currency, price_version="script")
+        return {"usage": usage, "cost": cost}
+    if price is None:
         return {"usage": usage}
-    return {"usage": usage, "cost": PricedCost(amount=answer.cost, currency=answer.currency, price_version="script")}
+    amount = (usage.input * price.input_per_million + usage.output * price.output_per_million) / MILLION
+    return {"usage": usage, "cost": PricedCost(amount=amount, currency=price.currency, price_version="definition")}
 
 
 def _tokens(characters: int) -> int:

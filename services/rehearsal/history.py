@@ -3,7 +3,7 @@
 The same form, without its ids, is what replaying compares: a golden history is a test of the core.
 """
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
@@ -154,6 +154,8 @@ def _plain(value: Any) -> Any:
         return format(value, "f")
     if isinstance(value, Failure):
         return value.model_dump(mode="json", exclude_none=True)
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return value
 
 

@@ -73,7 +73,7 @@ class _Rehearsal:
     def __init__(self, definition: Definition, case: Case, shared: Mapping[str, Answers]) -> None:
         self._program = compile_definition(definition, definition.version or UNVERSIONED)
         self._case = case
-        self._answering = Answering(case.answers, shared)
+        self._answering = Answering(case.answers, shared, definition)
         self._began_ms = round(case.started_at.timestamp() * 1000)
         self._order = itertools.count()
         self._coming: list[tuple[int, int, Event]] = []

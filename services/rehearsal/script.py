@@ -50,6 +50,7 @@ class Answer(Part):
     """Of a model; four characters a token where the script does not say."""
     output_tokens: Count | None = None
     cost: Annotated[Decimal, Field(ge=0)] | None = None
+    """Of a model; its route's price for the tokens where the script does not say."""
     currency: Currency = "USD"
 
     @model_validator(mode="after")

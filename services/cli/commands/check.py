@@ -1,56 +1,71 @@
-"""Owns `penstock check` and `penstock publish`: a definition is read, checked and made known."""
+"""Owns `penstock check`: a definition's faults, its graph, what a run of it can come to, and warnings."""
 
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.tree import Tree
 
+from penstock.workflow.advice import advice
 from penstock.workflow.definition import Definition
-from penstock.workflow.notation import read
+from penstock.workflow.faults import Fault
+from penstock.workflow.graph import Drawn, drawn, mermaid
+from penstock.workflow.notation import NotationError, read, values
 from penstock.workflow.publish import version_of
+from penstock.workflow.worst_case import Worst, WorstCase, worst_case
 from services.cli import output
 from services.cli.failures import EXIT_FAILED, CommandError
-from services.cli.settings import AsJson, Data
+from services.cli.settings import AsJson
 
 File = Annotated[Path, typer.Argument(help="A definition in YAML or JSON.")]
+UNITS_SECONDS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
-def check(file: File, *, as_json: AsJson = False) -> None:
-    """Check a definition; every fault with its line. Exit code 1 where there are any."""
-    text = _text(file)
-    document = read(text)
+def check(
+    file: File,
+    *,
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Only the graph, as a Mermaid flowchart.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a definition: faults with their lines, the graph, what one run can come to at worst, and warnings.
+
+    Exit code 1 where there are faults, with --strict also for warnings.
+    """
+    text = text_of(file)
     if as_json:
-        output.as_json({"file": str(file), "faults": [asdict(fault) for fault in document.faults]})
-        if document.faults:
-            raise typer.Exit(EXIT_FAILED)
+        _as_json(file, text, strict=strict)
         return
-    definition = _sound(file, text)
+    definition = sound(file, text)
+    if as_mermaid:
+        typer.echo(mermaid(definition), nl=False)
+        return
+    worst = worst_case(definition)
+    warnings = _warnings(definition, worst, text)
     output.console.print(f"{definition.name}@{version_of(definition)} is sound.", highlight=False)
+    output.console.print(_tree(drawn(definition)), highlight=False)
+    for line in _said(worst):
+        output.console.print(output.shown(line), highlight=False)
+    for warning in warnings:
+        hint = f" ({warning.hint})" if warning.hint else ""
+        where = f"{file}:{warning.line or 1}: {warning.path}"
+        output.console.print(f"[yellow]warning[/] {output.shown(f'{where}: {warning.message}{hint}')}", highlight=False)
+    if strict and warnings:
+        raise typer.Exit(EXIT_FAILED)
 
 
-def publish(file: File, *, data: Data = None, as_json: AsJson = False) -> None:
-    """Publish a definition: from then on it is immutable, and runs can be started with it."""
-    text = _text(file)
-    definition = _sound(file, text)
-    from services.cli.door import Door  # the client costs half a second that a check does not need
-
-    code, answer = Door(data).put_yaml(f"/v1/workflows/{definition.name}", text)
-    if as_json:
-        output.as_json({"name": answer["name"], "version": answer["version"], "new": code == 201})
-        return
-    known = "Published" if code == 201 else "Already published:"
-    output.console.print(f"{known} {answer['name']}@{answer['version']}", highlight=False)
-
-
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """A file's text. Raises CommandError."""
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"cannot read {file}: {error}") from None
 
 
-def _sound(file: Path, text: str) -> Definition:
+def sound(file: Path, text: str) -> Definition:
+    """The definition that a text is. Raises CommandError with all its faults."""
     document = read(text)
     if document.definition is None or document.faults:
         details = tuple(
@@ -61,3 +76,107 @@ def _sound(file: Path, text: str) -> Definition:
         message = f"{file} has {count} fault" + ("s" if count > 1 else "")
         raise CommandError(message, code=EXIT_FAILED, details=details)
     return document.definition
+
+
+def _as_json(file: Path, text: str, *, strict: bool) -> None:
+    document = read(text)
+    body: dict[str, Any] = {"file": str(file), "faults": [asdict(fault) for fault in document.faults]}
+    failed = bool(document.faults)
+    if document.definition is not None and not document.faults:
+        worst = worst_case(document.definition)
+        warnings = _warnings(document.definition, worst, text)
+        body |= {
+            "name": document.definition.name,
+            "version": version_of(document.definition),
+            "warnings": [asdict(warning) for warning in warnings],
+            "worst_case": {
+                "bound": _plain(worst.bound),
+                "needed": _plain(worst.needed),
+                "caps": list(worst.caps),
+                "deadline_seconds": worst.deadline_seconds,
+            },
+            "graph": drawn(document.definition).plain(),
+        }
+        failed = strict and bool(warnings)
+    output.as_json(body)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _warnings(definition: Definition, worst: WorstCase, text: str) -> list[Fault]:
+    try:
+        _, lines = values(text)
+    except NotationError:
+        lines = {}
+    return advice(definition, worst, lines)
+
+
+def _tree(part: Drawn) -> Tree:
+    tree = Tree(_node(part), guide_style="dim")
+    _grow(tree, part)
+    return tree
+
+
+def _grow(tree: Tree, part: Drawn) -> None:
+    for label, inner in part.inside:
+        way = f"[cyan]{output.shown(label)}[/] → " if label else ""
+        _grow(tree.add(way + _node(inner)), inner)
+
+
+def _node(part: Drawn) -> str:
+    detail = f" {output.shown(part.detail)}" if part.detail else ""
+    return f"[bold]{output.shown(part.id)}[/] [dim]{part.kind}[/]{detail}"
+
+
+def _said(worst: WorstCase) -> list[str]:
+    """The worst case in words."""
+    bound = worst.bound
+    capped = f"  (within {', '.join(worst.caps)})" if worst.caps else ""
+    calls = f"{bound.requests:,} requests, {bound.model_calls:,} of them model calls{capped}"
+    tokens = f"{bound.input_tokens:,} input and {bound.output_tokens:,} output tokens"
+    lines = [f"One run at worst: {calls}", f"  {tokens}", f"  cost: {_cost(bound)}"]
+    needed = _time(worst.needed.needed_seconds)
+    lines.append(f"  time: {_time(worst.deadline_seconds)}, the deadline; {needed} if every attempt takes its timeout")
+    if bound.unbounded:
+        names = ", ".join(sorted(bound.unbounded))
+        lines.append(
+            f"  nothing but the engine's limit bounds the prompt of {names}: give schemas a maxLength, maxItems"
+        )
+    if bound.uncounted:
+        lines.append(f"  not counted: what {', '.join(sorted(bound.uncounted))} start")
+    return lines
+
+
+def _cost(bound: Worst) -> str:
+    if not bound.model_calls:
+        return "nothing, no model is asked"
+    amounts = [f"{amount.quantize(Decimal('0.0001')):f} {currency}" for currency, amount in sorted(bound.cost.items())]
+    if not bound.unpriced:
+        return " + ".join(amounts)
+    missing = f"no price for {', '.join(sorted(bound.unpriced))}"
+    return f"{' + '.join(amounts)} and more: {missing}" if amounts else f"unknown: {missing}"
+
+
+def _time(seconds: float) -> str:
+    parts, left = [], seconds
+    for unit, size in UNITS_SECONDS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count:.0f}{unit}")
+    if left or not parts:
+        parts.append(f"{left:.3g}s")
+    return " ".join(parts)
+
+
+def _plain(worst: Worst) -> dict[str, Any]:
+    return {
+        "requests": worst.requests,
+        "model_calls": worst.model_calls,
+        "input_tokens": worst.input_tokens,
+        "output_tokens": worst.output_tokens,
+        "cost": {currency: format(amount, "f") for currency, amount in sorted(worst.cost.items())},
+        "seconds": worst.needed_seconds,
+        "unpriced": sorted(worst.unpriced),
+        "unbounded": sorted(worst.unbounded),
+        "uncounted": sorted(worst.uncounted),
+    }

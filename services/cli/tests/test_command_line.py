@@ -75,6 +75,32 @@ def test_a_sound_definition_is_named_with_its_version(tmp_path: Path) -> None:
     assert result.output.startswith("greet@")
 
 
+def test_a_sound_definition_is_drawn_with_its_worst_case_and_warnings(tmp_path: Path) -> None:
+    # Given a definition whose tier has one route, without a price
+    file = tmp_path / "greet.yaml"
+    file.write_text(SOUND)
+
+    # When it is checked for a person, for a machine, for a document, and strictly
+    person, machine, document, strict = (
+        CliRunner().invoke(app_for(["check"]), ["check", str(file), *options])
+        for options in ([], ["--json"], ["--mermaid"], ["--strict"])
+    )
+
+    # Then there is a graph, the worst case, and a warning at its line
+    assert "greeting model small: small/tiny, 256 tokens at most" in person.output
+    assert "One run at worst: 3 requests, 3 of them model calls" in person.output
+    assert "cost: unknown: no price for small/tiny" in person.output
+    assert f"warning {file}:3: $.tiers.small: the tier `small` has one route" in person.output
+    body = json.loads(machine.output)
+    assert body["worst_case"]["bound"]["model_calls"] == 3
+    assert body["graph"]["id"] == "greeting"
+    assert len(body["warnings"]) == 1
+    assert document.output.startswith("flowchart TD\n")
+
+    # And only who asks for it is failed by warnings
+    assert [result.exit_code for result in (person, machine, document, strict)] == [0, 0, 0, 1]
+
+
 def test_faults_are_named_by_line_and_path_and_end_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,175 @@
+"""What a run can come to at worst, what is drawn of a definition, and what is worth saying about it."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task, a_tool
+from penstock.workflow.advice import advice
+from penstock.workflow.definition import Definition
+from penstock.workflow.graph import drawn, mermaid
+from penstock.workflow.sizes import value_bytes
+from penstock.workflow.worst_case import worst_case
+
+ONCE = {"attempts": 1}
+PRICED = {"pool": "small", "model": "a", "price": {"input_per_million": "1000000", "output_per_million": "2000000"}}
+
+
+def a_map(do: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A map over the input."""
+    return {"id": "each", "parallel": {"map": "input.items", "do": do, **fields}}
+
+
+def of(do: dict[str, Any], **fields: Any) -> Definition:
+    """A workflow over a list of at most ten short texts, on one priced route."""
+    items = {"type": "array", "maxItems": 10, "items": {"type": "string", "maxLength": 4}}
+    schema = {"type": "object", "properties": {"items": items}, "additionalProperties": False}
+    return a_definition(do, **{"input": schema, "tiers": {"small": [PRICED]}} | fields)
+
+
+def test_a_maps_worst_case_is_that_of_all_items_at_once_as_allowed() -> None:
+    # Given a map of a model step and a task over ten items, two at once
+    inner = a_chain(
+        a_model("say", prompt="abc", max_tokens=7, retry=ONCE, timeout_seconds=5),
+        a_task("keep", retry=ONCE, timeout_seconds=1),
+    )
+
+    # When its worst case is reckoned
+    worst = worst_case(of(a_map(inner, max_concurrency=2))).bound
+
+    # Then it is ten of each, five after another
+    assert (worst.requests, worst.model_calls, worst.output_tokens, worst.needed_seconds) == (20, 10, 70, 30.0)
+    assert worst.cost == {"USD": Decimal(worst.input_tokens) + 2 * Decimal(70)}
+    assert (worst.unpriced, worst.unbounded) == (frozenset(), frozenset())
+
+
+def test_caps_lower_the_bound_and_are_named() -> None:
+    # Given a map that could want ten calls of seven tokens
+    do = a_map(a_model("say", prompt="abc", max_tokens=7, retry=ONCE))
+
+    # When steps_max, and a budget, allow fewer
+    by_steps = worst_case(of(do, steps_max=4))
+    by_calls = worst_case(of(do, budget={"model_calls": 3}))
+    by_cost = worst_case(of(do, budget={"cost": {"amount": "0.5"}}))
+
+    # Then the bound is theirs
+    assert (by_steps.bound.requests, by_steps.bound.output_tokens, by_steps.caps) == (4, 28, ("steps_max",))
+    assert (by_calls.bound.model_calls, by_calls.bound.output_tokens) == (3, 21)
+    assert by_calls.caps == ("budget.model_calls",)
+    assert (by_cost.bound.cost, by_cost.caps) == ({"USD": Decimal("0.5")}, ("budget.cost",))
+    assert by_steps.needed.requests == 10
+
+
+def test_a_route_costs_its_dearest_way_and_its_classifiers() -> None:
+    # Given a route that a model chooses, and another that expressions do
+    cases = [
+        {"case": "short", "do": a_model("brief", prompt="a", max_tokens=3, retry=ONCE)},
+        {"case": "long", "do": a_model("essay", prompt="a", max_tokens=90, retry=ONCE)},
+    ]
+    classify = {"model": "small", "prompt": "which?", "max_tokens": 5, "retry": ONCE, "min_confidence": 0.5}
+    chosen = {"id": "way", "route": cases, "classify": {**classify, "escalate": "small"}}
+    plain = {"id": "way", "route": [{**case, "when": "true"} for case in cases]}
+
+    # Then
+    assert worst_case(of(plain)).bound.output_tokens == 90
+    assert worst_case(of(chosen)).bound.output_tokens == 90 + 5 + 5
+    assert worst_case(of(chosen)).bound.model_calls == 3
+
+
+@pytest.mark.parametrize(
+    ("schema", "size_bytes"),
+    [
+        ({"type": "boolean"}, 8),
+        ({"type": "string", "maxLength": 3}, 38),
+        ({"type": "string"}, None),
+        ({"enum": ["a", "bill"]}, 14),
+        ({"type": "array", "maxItems": 2, "items": {"type": "boolean"}}, 40),
+        ({"type": "array", "items": {"type": "boolean"}}, None),
+        ({"type": "object", "additionalProperties": False, "properties": {"ab": {"type": "null"}}}, 26),
+        ({"type": "object", "properties": {"a": {"type": "null"}}}, None),
+        ({"type": ["null", "string"]}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_value_is_as_large_as_its_schema_lets_it(schema: dict[str, Any] | None, size_bytes: int | None) -> None:
+    assert value_bytes(schema) == size_bytes
+
+
+def test_a_prompt_that_no_schema_bounds_is_named() -> None:
+    # Given a prompt with a task's output, and one with a filter
+    do = a_chain(
+        a_task("read"), a_model("one", prompt="{{ read }}"), a_model("two", prompt="{{ input.items | length }}")
+    )
+
+    # Then the engine's limit bounds both
+    assert worst_case(of(do)).bound.unbounded == frozenset({"one", "two"})
+
+
+def warned(definition: Definition) -> list[str]:
+    """The warnings of a definition."""
+    return [f"{each.path}: {each.message}" for each in advice(definition, worst_case(definition))]
+
+
+def test_what_is_well_made_is_not_warned_of() -> None:
+    # Given caps, an idempotent tool, a prompt of one item, two routes
+    inner = a_chain(a_tool("read", idempotent=True), a_model("say", prompt="{{ item }}"))
+
+    assert warned(a_definition(a_map(inner, items_max=5), deadline_seconds=3_600)) == []
+
+
+def test_each_warning_is_told_where_it_stands() -> None:
+    # Given a workflow that does all that is warned of
+    do = a_chain(
+        a_map(a_chain(a_tool("send"), a_model("say", prompt="{{ input.items }}"), step_id="inner")),
+        a_model("sum_up", prompt="{{ each }}"),
+    )
+    definition = a_definition(do, tiers={"small": [{"pool": "small", "model": "only"}]}, steps_max=10_000)
+
+    # When its warnings are told
+    told = "\n".join(warned(definition))
+
+    # Then each is there
+    for text in (
+        "$.do.chain[0].parallel: `each` goes over up to 1000 items, because nothing lowers the default",
+        "$.deadline_seconds: the deadline of 3600 s is shorter than",
+        "$.tiers.small: the tier `small` has one route",
+        "$.do.chain[0].parallel.do.chain[0].retry: `send` may call files.read 3 times, and is not marked idempotent",
+        "$.do.chain[0].parallel.do.chain[1].prompt: the prompt of `say` holds all of `input.items`, for each",
+        "$.do.chain[1].prompt: the prompt of `sum_up` grows with every item of `each`",
+    ):
+        assert text in told
+    many = a_definition(a_map(a_model("say"), items_max=9_000))
+    assert any("only the default of steps_max stops it" in text for text in warned(many))
+
+
+def test_a_definition_is_drawn_as_a_tree_and_as_a_flowchart() -> None:
+    # Given each way in which blocks stand in each other
+    do = a_chain(
+        {"id": "way", "route": [{"case": "a", "when": 'input.x < 1 and "|"', "do": a_task("end")}]},
+        {"id": "both", "parallel": {"sections": [a_task("left"), a_tool("right")]}},
+        a_map(a_model("say")),
+        {"id": "better", "refine": {"generate": a_task("draft"), "score": "1"}},
+        {"id": "gate", "check": "true"},
+    )
+    definition = a_definition(do)
+
+    # When it is drawn
+    tree, chart = drawn(definition), mermaid(definition).splitlines()
+
+    # Then the tree has everything, and the flowchart leads from start to end
+    assert [part.id for _, part in tree.inside] == ["way", "both", "each", "better", "gate"]
+    assert [part.flow for _, part in tree.inside] == ["choice", "side_by_side", "loop", "loop", "step"]
+    assert tree.plain()["inside"][0]["inside"][0]["label"] == 'a: input.x < 1 and "|"'
+    edges = [line.strip() for line in chart if "-->" in line]
+    assert edges[:4] == [
+        "s_way -->|a: input.x #lt; 1 and #quot;#124;#quot;| s_end",
+        "s_both --> s_left",
+        "s_both --> s_right",
+        "s_left --> s_both_joined",
+    ]
+    for edge in ("s_end --> s_both", "s_way --> s_both", "s_both_joined --> s_each", "s_each --> s_better"):
+        assert edge in edges
+    assert edges[-2:] == ["start --> s_way", "s_gate --> finish"]
+    assert all(line.count('"') in (0, 2) for line in chart)
