@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.classify import Classify, Description
 from penstock.workflow.gates import Gate
-from penstock.workflow.loops import Refine, RefineLoop
+from penstock.workflow.loops import Agent, Refine, RefineLoop
 from penstock.workflow.parts import (
     Caps,
     Expression,
@@ -89,7 +89,7 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "check", "model", "tool", "task")
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "agent", "check", "model", "tool", "task")
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
@@ -97,6 +97,7 @@ Block = Annotated[
     | Annotated[Parallel, Tag("parallel")]
     | Annotated[Gate, Tag("check")]
     | Annotated[Refine, Tag("refine")]
+    | Annotated[Agent, Tag("agent")]
     | Annotated[ModelStep, Tag("model")]
     | Annotated[ToolStep, Tag("tool")]
     | Annotated[TaskStep, Tag("task")],
@@ -141,7 +142,7 @@ def children(block: "Block") -> list["Block"]:
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
-        case Gate() | ModelStep() | ToolStep() | TaskStep():
+        case Agent() | Gate() | ModelStep() | ToolStep() | TaskStep():
             return []
 
 
@@ -153,8 +154,15 @@ def every_block(block: "Block") -> Iterator["Block"]:
 
 
 def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep]:
-    """All steps of a block that do work elsewhere, in the order in which they stand."""
-    return (each for each in every_block(block) if isinstance(each, ModelStep | ToolStep | TaskStep))
+    """All tools, tasks and model steps of a block, those that an agent may call included, in the order they stand."""
+    for each in every_block(block):
+        match each:
+            case ModelStep() | ToolStep() | TaskStep():
+                yield each
+            case Agent():
+                yield from (grant.step() for grant in each.agent.tools)
+            case _:
+                pass
 
 
 def tiers_named(block: "Block") -> Iterator[str]:
@@ -167,6 +175,8 @@ def tiers_named(block: "Block") -> Iterator[str]:
                 yield classify.model
                 if classify.escalate is not None:
                     yield classify.escalate
+            case Agent():
+                yield each.agent.model
             case _:
                 pass
 

@@ -1,18 +1,35 @@
-"""Owns the shapes of the blocks that go round: `refine`.
+"""Owns the shapes of the blocks that go round: `refine` and `agent`.
 
-A loop's names (`round`, `candidate`, `critique`) stand for something only in what its field says it sees.
+A loop's names (`round`, `candidate`, `critique`, `answer`, `turn`) stand for something only in what its field says it
+sees.
 """
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from penstock.workflow.parts import Expression, Identifier, Part, Template
+from penstock.workflow.parts import (
+    Caps,
+    Expression,
+    Identifier,
+    JsonSchema,
+    Part,
+    Retry,
+    TaskStep,
+    Template,
+    ToolStep,
+)
 
 if TYPE_CHECKING:
     from penstock.workflow.definition import Block
 
-LOOP_NAMES: Final = {"round": "a refine", "candidate": "a refine", "critique": "the `generate` of a refine"}
+LOOP_NAMES: Final = {
+    "round": "a refine",
+    "candidate": "a refine",
+    "critique": "the `generate` of a refine",
+    "answer": "the `stop` of an agent",
+    "turn": "the `stop` of an agent",
+}
 """What only loops put in scope, and where; a step may be called so elsewhere."""
 
 
@@ -34,6 +51,8 @@ class RefineLoop(Part):
     """Rounds without a better score after which the loop gives up; null: as many as `rounds_max`."""
     on_cap: Literal["best", "fail"] = "best"
     """Whether the best candidate is taken where none reached the bar, or the block fails with `refine_cap`."""
+    caps: Caps | None = None
+    """What all model calls of the block may spend together."""
 
 
 class Refine(Part):
@@ -41,3 +60,130 @@ class Refine(Part):
 
     id: Identifier
     refine: RefineLoop
+
+
+GRANT_KINDS: Final = ("tool", "task")
+CALL: Final = "call"
+"""What the steps are called that an agent's calls are."""
+NO_ARGUMENTS: Final[JsonSchema] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+class GrantedTool(Part):
+    """An MCP tool, `server.tool`, that the model may call. Without a schema it takes no argument."""
+
+    tool: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]+\\.[A-Za-z0-9_./-]+$", max_length=256)]
+    description: Annotated[str, StringConstraints(max_length=4096)] = ""
+    arguments_schema: JsonSchema = Field(default_factory=lambda: dict(NO_ARGUMENTS))
+    idempotent: bool = False
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    retry: Retry = Retry()
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        return self.tool
+
+    @property
+    def schema_of_arguments(self) -> JsonSchema:
+        """What a call's arguments must fit."""
+        return self.arguments_schema
+
+    def step(self) -> ToolStep:
+        """The step that a call of it is, but for its arguments."""
+        return ToolStep(
+            id=CALL,
+            tool=self.tool,
+            idempotent=self.idempotent,
+            timeout_seconds=self.timeout_seconds,
+            retry=self.retry,
+        )
+
+
+class GrantedTask(Part):
+    """A Python function registered with @task that the model may call. Without a schema it takes no argument."""
+
+    task: Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,254}$")]
+    description: Annotated[str, StringConstraints(max_length=4096)] = ""
+    input_schema: JsonSchema = Field(default_factory=lambda: dict(NO_ARGUMENTS))
+    queue: Identifier = "default"
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    retry: Retry = Retry()
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        return self.task
+
+    @property
+    def schema_of_arguments(self) -> JsonSchema:
+        """What a call's arguments must fit."""
+        return self.input_schema
+
+    def step(self) -> TaskStep:
+        """The step that a call of it is, but for its input."""
+        return TaskStep(
+            id=CALL, task=self.task, queue=self.queue, timeout_seconds=self.timeout_seconds, retry=self.retry
+        )
+
+
+Grant = Annotated[
+    Annotated[GrantedTool, Tag("tool")] | Annotated[GrantedTask, Tag("task")],
+    Discriminator(lambda value: _grant_kind(value)),
+]
+
+
+class AgentContext(Part):
+    """How much of the conversation the model sees; the system message and the prompt it always does.
+
+    `window`: the newest turns. `drop_tool_results`: a short note in the place of the oldest results first.
+    `summarise`: the model is asked once for a summary of the older turns, which then stands for them.
+    """
+
+    policy: Literal["window", "summarise", "drop_tool_results"] = "window"
+    messages_max: Annotated[int, Field(ge=2, le=2_000)] = 40
+    """What the model said and what it was told, without the system message and the prompt."""
+    bytes_max: Annotated[int, Field(ge=256, le=524_288)] = 65_536
+    """Of these messages in UTF-8. The newest turn is always sent; a longer tool result is cut."""
+
+
+class AgentLoop(Part):
+    """The model, the tools that it is granted, and what stops it."""
+
+    model: Identifier
+    """The tier; its routes are tried in order."""
+    prompt: Template
+    system: Template | None = None
+    tools: Annotated[list[Grant], Field(min_length=1, max_length=64)]
+    output_schema: JsonSchema | None = None
+    """What the answer must fit; left out, the answer is text."""
+    turns_max: Annotated[int, Field(ge=1, le=1_000)] = 10
+    tool_calls_max: Annotated[int, Field(ge=1, le=10_000)] = 30
+    """Calls that are sent, over all turns; those that are refused do not count."""
+    parallel_calls_max: Annotated[int, Field(ge=1, le=64)] = 4
+    """Calls of one turn; they run side by side."""
+    repeats_max: Annotated[int, Field(ge=1, le=1_000)] = 2
+    """How often the same tool may be called with the same arguments."""
+    context: AgentContext = AgentContext()
+    stop: Expression | None = None
+    """Whether an answer is the end, over `answer` and `turn` (from 0); where it does not hold the model goes on."""
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1_024
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: int | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Per attempt of a turn's model call."""
+    retry: Retry = Retry()
+    caps: Caps | None = None
+    """What all model calls of the agent may spend together."""
+
+
+class Agent(Part):
+    """A model calls tools until it has an answer, which is the output."""
+
+    id: Identifier
+    agent: AgentLoop
+
+
+def _grant_kind(value: Any) -> str | None:
+    """Which kind of grant the mapping or model is; None where it is none or both."""
+    present = [kind for kind in GRANT_KINDS if (kind in value if isinstance(value, dict) else hasattr(value, kind))]
+    return present[0] if len(present) == 1 else None

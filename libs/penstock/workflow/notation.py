@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from penstock.workflow.checks import check
 from penstock.workflow.definition import BLOCK_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.loops import GRANT_KINDS
 
 TEXT_CHARACTERS_MAX: Final = 131_072
 """PyYAML reads some 100,000 characters a second; larger definitions are made by programs and come as JSON."""
@@ -198,18 +199,27 @@ def _translated(error: ErrorDetails, root: type[BaseModel], body: Any, lines: Li
 
 
 def _no_kind(path: Path, value: Any, lines: Lines) -> Fault:
-    kinds = ("sections", "map") if path and path[-1] == "parallel" else BLOCK_KINDS
+    kinds, what = _kinds_at(path)
     needs = "exactly one of " + ", ".join(f"`{kind}`" for kind in kinds)
     if not isinstance(value, dict):
-        return fault(path, f"a block is an object with {needs}", lines=lines)
+        return fault(path, f"a {what} is an object with {needs}", lines=lines)
     present = [kind for kind in kinds if kind in value]
     if present:
         return fault(
-            path, f"this block has {' and '.join(f'`{kind}`' for kind in present)}; it needs {needs}", lines=lines
+            path, f"this {what} has {' and '.join(f'`{kind}`' for kind in present)}; it needs {needs}", lines=lines
         )
     hints = [nearest(str(key), kinds) for key in value]
     hint = next((hint for hint in hints if hint.startswith("did you mean")), "")
-    return fault(path, f"this block has no kind; it needs {needs}", hint, lines)
+    return fault(path, f"this {what} has no kind; it needs {needs}", hint, lines)
+
+
+def _kinds_at(path: Path) -> tuple[tuple[str, ...], str]:
+    """The fields one of which says what stands at a path, and what such a thing is called."""
+    if path and path[-1] == "parallel":
+        return ("sections", "map"), "block"
+    if path[-2:-1] == ("tools",):
+        return GRANT_KINDS, "grant"
+    return BLOCK_KINDS, "block"
 
 
 def _located(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Path, type[BaseModel]]:

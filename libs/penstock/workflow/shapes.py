@@ -62,7 +62,9 @@ def alternatives(shape: Shape) -> tuple[dict[str, Any], ...] | None:
         # A schema that lists fields or items is taken at its word.
         declared = "object" if {"properties", "required"} & shape.keys() else "array" if "items" in shape else None
         return None if declared is None else ({**shape, "type": declared},)
-    kinds = [declared] if isinstance(declared, str) else list(declared)
+    if not isinstance(declared, str | list):
+        return None  # no schema at all: that is a fault of its own, where it stands
+    kinds = [declared] if isinstance(declared, str) else declared
     return tuple(shape if kind == declared else {**shape, "type": kind} for kind in kinds)
 
 

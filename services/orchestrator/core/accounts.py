@@ -110,12 +110,12 @@ def spend(turn: "Turn", account: Account, used: Amounts) -> None:
 
 def abandon(turn: "Turn", leaf: LeafFrame) -> None:
     """An attempt is not awaited any more: what it reserved may have been spent."""
-    step = leaf.step
+    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says it: they add up rows
     reserved, step.reserved = step.reserved, None
     if reserved is None:
         return
     step.unanswered = reserved if step.unanswered is None else step.unanswered + reserved
-    for account in accounts(turn, leaf):
+    for account in counted:
         account.reserved -= reserved
         account.unanswered += reserved
         spend(turn, account, reserved)
@@ -123,8 +123,9 @@ def abandon(turn: "Turn", leaf: LeafFrame) -> None:
 
 def release(turn: "Turn", leaf: LeafFrame) -> None:
     """An attempt was made and unmade by the same event: it is never sent."""
+    counted = list(accounts(turn, leaf))
     reserved, leaf.step.reserved = leaf.step.reserved, None
     if reserved is None:
         return
-    for account in accounts(turn, leaf):
+    for account in counted:
         account.reserved -= reserved

@@ -73,10 +73,10 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
 
     Raises RunFailedError where its currency is not the run's.
     """
-    step = leaf.step
+    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
     used = _count(turn.run, step, message)
-    for account in accounts(turn, leaf):
+    for account in counted:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, used)

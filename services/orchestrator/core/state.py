@@ -24,7 +24,7 @@ from penstock.contracts.messages import (
 if TYPE_CHECKING:
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine"]
+StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine", "agent"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.workflow.checks import blocks, gates, refine, route
+from penstock.workflow.checks import agent, blocks, gates, refine, route
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Lines
 from penstock.workflow.gates import Gate
-from penstock.workflow.loops import Refine
+from penstock.workflow.loops import Agent, Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Shape, closed
 
@@ -19,6 +19,7 @@ CHECKS: Final[Mapping[type, Check]] = {
     Parallel: blocks.check_parallel,
     Gate: gates.check_gate,
     Refine: refine.check_refine,
+    Agent: agent.check_agent,
     ModelStep: blocks.check_model,
     ToolStep: blocks.check_tool,
     TaskStep: blocks.check_task,

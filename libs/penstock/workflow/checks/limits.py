@@ -4,7 +4,8 @@ from decimal import Decimal
 
 from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.definition import Definition
-from penstock.workflow.parts import ModelStep
+from penstock.workflow.faults import Path
+from penstock.workflow.parts import Caps, ModelStep
 from penstock.workflow.tiers import Price, breaker_of, routes_of
 
 
@@ -22,6 +23,17 @@ def check_limits(checker: Checker, definition: Definition) -> None:
                 f"calls_min is {breaker.calls_min}, but the window holds {breaker.window_calls} calls: it never opens"
             )
             checker.add(("tiers", name, "breaker", "calls_min"), text, "lower it, or raise window_calls")
+
+
+def check_caps(checker: Checker, caps: Caps | None, path: Path) -> None:
+    """A block's caps are in the prices' currency."""
+    if caps is None or caps.cost is None:
+        return
+    prices = (route.price for tier in checker.tiers.values() for route in routes_of(tier))
+    other = {price.currency for price in prices if price is not None} - {caps.cost.currency}
+    if other:
+        text = f"the caps are in {caps.cost.currency}, the routes' prices are in {sorted(other)[0]}"
+        checker.add((*path, "cost", "currency"), text, "costs are compared in one currency")
 
 
 def _check_prices(checker: Checker, definition: Definition) -> str | None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from penstock.workflow.checks.checker import Checker, Place
+from penstock.workflow.checks.limits import check_caps
 from penstock.workflow.definition import Block
 from penstock.workflow.loops import Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
@@ -43,6 +44,7 @@ def check_refine(checker: Checker, block: Refine, place: Place) -> Shape:
         checker.add(path, f"a refine needs `evaluate` or `score`, this {found}")
     if loop.evaluate is not None and loop.critique is not None:
         checker.add((*path, "critique"), "the critique is `evaluate`'s own", "drop it, or use `score` with it")
+    check_caps(checker, loop.caps, (*path, "caps"))
     return closed({"candidate": candidate, "score": NUMBER, "rounds": INTEGER, "stopped": TEXT})
 
 

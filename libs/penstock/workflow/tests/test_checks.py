@@ -92,6 +92,11 @@ def test_a_sound_definition_has_no_faults() -> None:
         (a_task("a", input="{{ 1 + }}"), "$.do.input", "unexpected end of variable block"),
         (a_task("a", input="{{ input.title | uper }}"), "$.do.input", "there is no filter `uper`"),
         (a_task("a", output_schema={"type": "objct"}), "$.do.output_schema", "not a JSON Schema"),
+        (
+            a_chain(a_task("a", output_schema={"type": 7}), a_map("a", a_task("b"))),
+            "$.do.chain[0].output_schema",
+            "not a JSON Schema",
+        ),
         (a_task("a", output_schema={"$ref": "https://example.org/x"}), "$.do.output_schema", "not a JSON Schema"),
         (a_task("run"), "$.do.id", "`run` is a name of the language"),
         (a_task("loop"), "$.do.id", "`loop` is a name of the language"),

@@ -6,6 +6,7 @@ import pytest
 
 from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
 from penstock.workflow.checks import check
+from penstock.workflow.definition import leaves, tiers_named
 from penstock.workflow.notation import parse, read
 
 SCORED = {
@@ -115,5 +116,114 @@ def test_a_refine_is_written_down() -> None:
 )
 def test_a_fault_in_a_written_refine_says_its_line(old: str, new: str, fault: str) -> None:
     found = [str(each) for each in read(REFINE.replace(old, new, 1)).faults]
+
+    assert any(fault in text for text in found), found
+
+
+READ = {"tool": "files.read", "arguments_schema": {"type": "object"}}
+
+
+def an_agent(**fields: Any) -> dict[str, Any]:
+    """An agent `fix` that may read files."""
+    return {"id": "fix", "agent": {"model": "small", "prompt": "Fix it.", "tools": [READ], **fields}}
+
+
+def test_a_sound_agent_has_no_faults() -> None:
+    agent = an_agent(output_schema=TEXTS, stop="answer.text != '' and turn < 3", system="{{ run.id }}")
+
+    assert faults(a_chain(agent, a_task("end", input="{{ fix.text }}"))) == []
+
+
+@pytest.mark.parametrize(
+    ("do", "path", "says"),
+    [
+        (an_agent(model="smal"), "$.do.agent.model", "there is no tier `smal` (did you mean `small`?)"),
+        (an_agent(prompt="{{ x }}"), "$.do.agent.prompt", "nothing is called `x` here"),
+        (an_agent(system="{{ answer }}"), "$.do.agent.system", "only inside the `stop` of an agent"),
+        (an_agent(stop="answr"), "$.do.agent.stop", "did you mean `answer`?"),
+        (an_agent(stop="answer.text"), "$.do.agent.stop", "`answer` is a string and has no field `text`"),
+        (an_agent(output_schema={"type": 7}), "$.do.agent.output_schema", "not a JSON Schema"),
+        (an_agent(tools=[READ, READ]), "$.do.agent.tools[1].tool", "`files.read` is granted twice"),
+        (
+            an_agent(tools=[{"task": "a.b", "input_schema": {"type": 7}}]),
+            "$.do.agent.tools[0].input_schema",
+            "not a JSON Schema",
+        ),
+        (
+            an_agent(tools=[{**READ, "arguments_schema": {"type": "array"}}]),
+            "$.do.agent.tools[0].arguments_schema",
+            "a call's arguments are an object, not array",
+        ),
+        (a_chain(an_agent(), a_task("end", input="{{ fix.x }}")), "$.do.chain[1].input", "`fix` is a string"),
+    ],
+)
+def test_a_fault_in_an_agent_is_named_by_its_path(do: dict[str, Any], path: str, says: str) -> None:
+    found = faults(do)
+
+    assert any(at == path and says in message for at, message in found), found
+
+
+def test_caps_are_in_the_currency_of_the_prices() -> None:
+    price = {"input_per_million": "1", "output_per_million": "1", "currency": "EUR"}
+    tiers = {"small": [{"pool": "small", "model": "m", "price": price}]}
+    for do in (an_agent(caps={"cost": {"amount": "1"}}), a_refine(caps={"cost": {"amount": "1"}})):
+        (fault,) = check(a_definition(do, tiers=tiers))
+        assert fault.path.endswith(".caps.cost.currency")
+        assert "the caps are in USD, the routes' prices are in EUR" in fault.message
+
+
+def test_what_an_agent_may_call_and_ask_is_among_its_workflows_steps_and_tiers() -> None:
+    """Guard: a queue or a pool that is not there is found when the workflow is published."""
+    do = a_definition(an_agent(tools=[READ, {"task": "a.b", "queue": "slow"}])).do
+
+    assert [getattr(step, "queue", None) for step in leaves(do)] == [None, "slow"]
+    assert list(tiers_named(do)) == ["small"]
+
+
+AGENT = """\
+name: fix
+tiers: {small: [{pool: small, model: m}]}
+do:
+  id: fix
+  agent:
+    model: small
+    prompt: Fix it.
+    tools:
+      - tool: files.read
+        description: Reads a file.
+        arguments_schema: {type: object, properties: {path: {type: string}}}
+      - task: tasks.find
+    context: {policy: summarise}
+    caps: {tokens: 1000}
+"""
+
+
+def test_an_agent_is_written_down() -> None:
+    document = read(AGENT)
+
+    assert document.faults == ()
+    assert document.definition is not None
+    assert parse(document.definition.model_dump(mode="json")).definition == document.definition
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (
+            "tool: files.read",
+            "tol: files.read",
+            "line 9: $.do.agent.tools[0]: this grant has no kind; it needs exactly",
+        ),
+        ("tool: files.read", "tol: files.read", "one of `tool`, `task` (did you mean `tool`?)"),
+        ("tool: files.read", "tool: files.read\n        task: a", "this grant has `tool` and `task`; it needs exactly"),
+        ("- task: tasks.find", "- tasks.find", "line 12: $.do.agent.tools[1]: a grant is an object with exactly one"),
+        ("arguments_schema:", "input_schema:", "there is no field `input_schema` here"),
+        ("policy: summarise", "policy: forget", "line 13: $.do.agent.context.policy: Input should be 'window'"),
+        ("tokens: 1000", "token: 1000", "line 14: $.do.agent.caps.token: there is no field `token` here (did you mean"),
+        ("model: small\n", "modl: small\n", "$.do.agent.model: the field `model` is missing"),
+    ],
+)
+def test_a_fault_in_a_written_agent_says_its_line(old: str, new: str, fault: str) -> None:
+    found = [str(each) for each in read(AGENT.replace(old, new, 1)).faults]
 
     assert any(fault in text for text in found), found

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
 from penstock.workflow.gates import Gate
-from penstock.workflow.loops import Refine
+from penstock.workflow.loops import Agent, Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from services.orchestrator.core.blocks import chain, gate, model, parallel, refine, route, task, tool
+from services.orchestrator.core.blocks import agent, chain, gate, model, parallel, refine, route, task, tool
 from services.orchestrator.core.compiler import Compiler, Node
 
 BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
@@ -16,6 +16,7 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     Parallel: parallel.compile_parallel,
     Gate: gate.compile_gate,
     Refine: refine.compile_refine,
+    Agent: agent.compile_agent,
     ModelStep: model.compile_model,
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,

@@ -26,11 +26,8 @@ class ModelNode(LeafNode):
         )
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
-        """The conversation: system, prompt and, where the answer before was invalid, what was wrong with it."""
-        messages = []
-        if self.system is not None:
-            messages.append(ChatMessage(role="system", content=evaluated(self.system, scope, "system")))
-        messages.append(ChatMessage(role="user", content=evaluated(self.prompt, scope, "prompt")))
+        """The conversation and, where the answer before was invalid, what was wrong with it."""
+        messages = self.messages(scope)
         if step.repairs and step.error is not None and step.error.code == OUTPUT_INVALID:
             text = f"Your answer before was refused: {step.error.message}. Answer again, with that put right."
             messages.append(ChatMessage(role="user", content=text))
@@ -42,12 +39,24 @@ class ModelNode(LeafNode):
             "pool": route.pool,
             "model": route.model,
             "messages": messages,
-            "output_schema": self.block.output_schema,
+            "output_schema": self.guide(scope),
             "max_tokens": self.block.max_tokens,
             "temperature": self.block.temperature,
             "seed": self.block.seed,
         }
         return InferenceRequested.trusted({**attribution, **own})
+
+    def messages(self, scope: Scope) -> list[ChatMessage]:
+        """What the model is asked. Raises ExpressionError."""
+        messages = []
+        if self.system is not None:
+            messages.append(ChatMessage(role="system", content=evaluated(self.system, scope, "system")))
+        messages.append(ChatMessage(role="user", content=evaluated(self.prompt, scope, "prompt")))
+        return messages
+
+    def guide(self, scope: Scope) -> dict[str, Any] | None:  # noqa: ARG002  # a loop's depends on it
+        """The schema that the engine guides its answer by."""
+        return self.block.output_schema
 
 
 def compile_model(block: ModelStep, compiler: Compiler) -> Node:

@@ -10,12 +10,13 @@ from typing import Any, cast
 from penstock.contracts.messages import Failure, StepPhase
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.loops import Refine, RefineLoop
+from services.orchestrator.core.caps import CappedFrame
 from services.orchestrator.core.compiler import Compiler, DefinitionError, Node
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
 from services.orchestrator.core.leaf import TooLargeError, bounded, evaluated
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
-from services.orchestrator.core.values import VALUE_TOO_LARGE, preview
+from services.orchestrator.core.values import VALUE_TOO_LARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class RefineNode:
 
     def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
         """Begins with the first candidate."""
-        return RefineFrame(self, parent, slot, path).go_on(turn)
+        return RefineFrame(self, turn, parent, slot, path).go_on(turn)
 
     def verdict(self, scope: Scope, evaluated_as: Any) -> dict[str, Any]:
         """The score and the critique of a candidate. Raises ExpressionError or TooLargeError."""
@@ -47,13 +48,13 @@ class RefineNode:
         return {"score": score, "critique": bounded(critique, "critique")}
 
 
-class RefineFrame(Frame):
+class RefineFrame(CappedFrame):
     """An open refine: which round it is in, the last candidate and the best."""
 
     __slots__ = ("_best", "_best_score", "_candidate", "_critique", "_judging", "_node", "_round", "_stale")
 
-    def __init__(self, node: RefineNode, parent: Frame, slot: int, path: str) -> None:
-        super().__init__(parent, slot, path, {})
+    def __init__(self, node: RefineNode, turn: Turn, parent: Frame, slot: int, path: str) -> None:
+        super().__init__(turn, node.loop.caps, parent, slot, path)
         self._node = node
         self._round = 0
         self._judging = False
@@ -112,8 +113,7 @@ class RefineFrame(Frame):
             code = VALUE_TOO_LARGE if isinstance(error, TooLargeError) else "expression_failed"
             step.phase = StepPhase.FAILED
             step.error = Failure(code=code, message=str(error), step=step.path)
-        turn.run.steps[step.path] = step
-        turn.changed(step, preview=preview(step.output))
+        turn.pin(step)
         return step
 
     def _counted(self, score: float) -> Answer:

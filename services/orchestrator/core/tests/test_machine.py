@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from penstock.contracts.messages import NextMove, StepPhase
 from penstock.testkit.builders import a_definition, failed, succeeded, tokens
-from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
+from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, every_block
 from penstock.workflow.definition import children as children_of
-from penstock.workflow.loops import Refine
+from penstock.workflow.loops import Agent, Refine
 from penstock.workflow.parts import RETRIED_MOVES
 from services.orchestrator.core.accounts import CAPS, account_of, limit_of
 from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.conversation import Conversation, said
+from services.orchestrator.core.tests.drawn_loops import agents, loop_outputs, refines
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
 CHOICES = [{"case": "c0", "confidence": 0.9}, {"case": "c1", "confidence": 0.2}, {"case": "c0", "confidence": 0.5}]
@@ -32,7 +33,7 @@ OUTPUTS = [
     {"kind": "a", "items": [1, 2]},
 ]
 MOVES = list(NextMove)
-NESTED = ("chain", "route", "sections", "map", "classify", "refine")
+NESTED = ("chain", "route", "sections", "map", "classify", "refine", "agent")
 
 
 @st.composite
@@ -70,8 +71,10 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             over = draw(st.sampled_from(["range(3)", "input.items", f"{seen[-1]}.items"]))
             inside = [draw(blocks(number, (*seen, "item"), depth - 1))]
             return {"id": block_id, "parallel": {"map": over, "do": inside[0], **draw(JOINS)}}
+        case "agent":
+            return draw(agents(block_id, source))
         case "refine":
-            return draw(refines(number, seen, depth, block_id))
+            return draw(refines(block_id, lambda *names: blocks(number, (*seen, *names), depth - 1)))
         case _:
             return draw(chains(number, seen, depth, block_id))
 
@@ -103,24 +106,6 @@ def chains(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
         inside.append(draw(blocks(number, seen, depth - 1)))
         seen = (*seen, inside[-1]["id"])
     return {"id": block_id, "chain": inside, "output": draw(st.sampled_from([None, {"last": f"{{{{ {seen[-1]} }}}}"}]))}
-
-
-@st.composite
-def refines(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int, block_id: str) -> dict[str, Any]:
-    """A refine with a block or an expression as its judge, now and then one that gives no number."""
-    loop: dict[str, Any] = {
-        "generate": draw(blocks(number, (*seen, "candidate", "round"), depth - 1)),
-        "bar": draw(st.sampled_from([1, 3])),
-        "rounds_max": draw(st.integers(1, 3)),
-        "patience": draw(st.sampled_from([None, 1])),
-        "on_cap": draw(st.sampled_from(["best", "fail"])),
-    }
-    if draw(st.booleans()):
-        loop["evaluate"] = draw(blocks(number, (*seen, "candidate"), depth - 1))
-    else:
-        loop["score"] = draw(st.sampled_from(["round", "candidate", "0.5"]))
-        loop["critique"] = draw(st.sampled_from([None, "{{ candidate }}"]))
-    return {"id": block_id, "refine": loop}
 
 
 @st.composite
@@ -179,6 +164,8 @@ class Checked(Conversation):
         self.neared: Counter[str] = Counter()
         self.completed: dict[str, Any] = {}
         self.limits = dict(_limits(definition.do, ""))
+        agents = (block for block in every_block(definition.do) if isinstance(block, Agent))
+        self.model_calls_max = {each.id: each.agent.caps.model_calls for each in agents if each.agent.caps is not None}
         super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget)
 
     def _heard(self, decision: Decision) -> Decision:
@@ -186,8 +173,9 @@ class Checked(Conversation):
         self._check_ends(decision)
         self._check_rows(decision)
         self._check_concurrency()
-        self.neared.update(neared.cap for neared in decision.caps_neared)
+        self.neared.update(neared.cap for neared in decision.caps_neared if neared.block is None)
         self._check_budget()
+        self._check_caps()
         return decision
 
     def _check_ends(self, decision: Decision) -> None:
@@ -231,9 +219,8 @@ class Checked(Conversation):
         run, live = self.run, self.run.live
         for step in run.steps.values():
             assert step.reserved is None or step.phase is StepPhase.WAITING
-            assert step.kind != "model" or (step.reserved is not None) == (
-                run.budget is not None and step.phase is StepPhase.WAITING
-            )
+            if step.kind == "model" and run.budget is not None:
+                assert (step.reserved is not None) == (step.phase is StepPhase.WAITING)
         if run.budget is None or live is None:
             return
         assert live.account is not None
@@ -245,6 +232,16 @@ class Checked(Conversation):
             assert limit is None or spent + reserved <= limit
             # Guard: a cap is said to be near once, when it is.
             assert self.neared[cap] == (limit is not None and spent * 100 >= limit * 80)
+
+    def _check_caps(self) -> None:
+        """Guard: no block asks for more model calls than its caps allow."""
+        calls = Counter[str]()
+        for path, _ in self.requests:
+            if path.endswith(("]/turn", "]/summary")):
+                calls[path.rpartition("[")[0]] += 1
+        for path, count in calls.items():
+            cap = self.model_calls_max.get(path.rpartition("/")[2])
+            assert cap is None or count <= cap
 
     def _check_concurrency(self) -> None:
         """Guard: no parallel block has more branches open than it may."""
@@ -280,6 +277,10 @@ def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
             # One round at a time, and in it the generator or the judge.
             yield path, 1
             children = children_of(block)
+        case Agent():
+            # One turn at a time, and in it the model, a summary or calls side by side.
+            yield path, 1
+            yield f"{path}/call", block.agent.parallel_calls_max
         case _:
             pass
     for child in children:
@@ -293,7 +294,9 @@ def _awaits(talk: Conversation, request: Request) -> bool:
 
 def _outputs(path: str) -> list[Any]:
     """What may come back from the step at a path."""
-    return CHOICES if path.endswith(("/classify", "/escalate")) else OUTPUTS
+    if path.endswith(("/classify", "/escalate")):
+        return CHOICES
+    return loop_outputs(path) or OUTPUTS
 
 
 def _answer_any(talk: Conversation, data: st.DataObject) -> None:

@@ -12,6 +12,11 @@ from services.orchestrator.core.program import compile_definition
 ASK = {"model": "small", "prompt": "Which?"}
 
 
+def an_agent(**fields: Any) -> dict[str, Any]:
+    """An agent `g` with one tool."""
+    return {"id": "g", "agent": {"model": "small", "prompt": "", "tools": [{"tool": "a.b"}], **fields}}
+
+
 @pytest.mark.parametrize(
     ("do", "says"),
     [
@@ -38,6 +43,19 @@ ASK = {"model": "small", "prompt": "Which?"}
         ),
         ({"id": "g", "check": "1 +"}, "g.check: "),
         ({"id": "g", "check": "true", "message": "{{ 1 + }}"}, "g.message: "),
+        ({"id": "f", "refine": {"generate": a_task("a"), "score": "1 +"}}, "f.refine.score: "),
+        (
+            {"id": "f", "refine": {"generate": a_task("a"), "score": "1", "critique": "{{ 1 + }}"}},
+            "f.refine.critique: ",
+        ),
+        ({"id": "f", "refine": {"generate": a_task("a")}}, "f.refine: "),
+        (an_agent(model="none"), "g.agent.model: there is no tier `none`"),
+        (an_agent(prompt="{{ 1 + }}"), "g.agent.prompt: "),
+        (an_agent(system="{% if %}"), "g.agent.system: "),
+        (an_agent(stop="1 +"), "g.agent.stop: "),
+        (an_agent(output_schema={"type": 7}), "g.agent.output_schema: "),
+        (an_agent(tools=[{"tool": "a.b", "arguments_schema": {"type": 7}}]), "g.agent.tools[0]: "),
+        (an_agent(tools=[{"tool": "a.b"}, {"tool": "a.b"}]), "g.agent.tools[1]: "),
         ({"id": "c", "chain": [a_task("a")], "output": "{{ a.update() }}"}, "c.output: "),
     ],
 )
