@@ -7,12 +7,13 @@ ids of steps that ended before, `item` and `index` inside a map, `run`); a strin
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.classify import Classify, Description
 from penstock.workflow.gates import Gate
+from penstock.workflow.joins import Concurrency, Election, Join, Vote
 from penstock.workflow.loops import Agent, Refine, RefineLoop
 from penstock.workflow.parts import (
     Caps,
@@ -61,12 +62,15 @@ class RouteBlock(Part):
     otherwise: "Block | None" = None
 
 
+PARALLEL_KINDS: Final = ("sections", "map", "vote")
+
+
 class Sections(Part):
     """Different blocks side by side. The output maps each section's id to its output."""
 
     sections: Annotated[list["Block"], Field(min_length=1, max_length=256)]
-    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    join: Literal["all", "best_effort"] = "all"
+    max_concurrency: Concurrency = 16
+    join: Join = "all"
 
 
 class Map(Part):
@@ -74,18 +78,18 @@ class Map(Part):
 
     map: Expression
     do: "Block"
-    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    max_concurrency: Concurrency = 16
     items_max: Annotated[int, Field(ge=1, le=100_000)] = 1_000
-    join: Literal["all", "best_effort"] = "all"
+    join: Join = "all"
 
 
 class Parallel(Part):
-    """Sections or a map. `join: best_effort` puts `{"error": {...}}` in the place of a branch that failed."""
+    """Sections, a map or a vote. `join: best_effort` puts `{"error": {...}}` in the place of a branch that failed."""
 
     id: Identifier
     parallel: Annotated[
-        Annotated[Sections, Tag("sections")] | Annotated[Map, Tag("map")],
-        Discriminator(lambda value: _field_of(value, ("sections", "map"))),
+        Annotated[Sections, Tag("sections")] | Annotated[Map, Tag("map")] | Annotated[Vote, Tag("vote")],
+        Discriminator(lambda value: _field_of(value, PARALLEL_KINDS)),
     ]
 
 
@@ -138,7 +142,13 @@ def children(block: "Block") -> list["Block"]:
             return [case.do for case in block.route] + otherwise
         case Parallel():
             inner = block.parallel
-            return inner.sections if isinstance(inner, Sections) else [inner.do]
+            match inner:
+                case Sections():
+                    return inner.sections
+                case Map():
+                    return [inner.do]
+                case Vote():
+                    return [inner.vote.do]
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
@@ -187,5 +197,5 @@ def _field_of(value: Any, names: tuple[str, ...]) -> str | None:
     return present[0] if len(present) == 1 else None
 
 
-for _model in (Chain, Case, RouteBlock, Sections, Map, Parallel, RefineLoop, Refine, Definition):
+for _model in (Chain, Case, RouteBlock, Sections, Map, Election, Vote, Parallel, RefineLoop, Refine, Definition):
     _model.model_rebuild()

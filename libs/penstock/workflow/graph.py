@@ -15,6 +15,7 @@ from penstock.workflow.definition import (
     children,
 )
 from penstock.workflow.gates import Gate
+from penstock.workflow.joins import Quorum, Vote
 from penstock.workflow.loops import Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from penstock.workflow.tiers import routes_of
@@ -66,6 +67,10 @@ def _drawn(block: Block, definition: Definition) -> Drawn:
         case Parallel(parallel=Map() as inner):
             count = f"map over {_short(inner.map)}: {inner.items_max} at most, {inner.max_concurrency} at once"
             return Drawn(block.id, kind, f"{count}, {_join(inner)}", "loop", within(inner.do))
+        case Parallel(parallel=Vote() as inner):
+            by = "" if inner.vote.by is None else f" by {_short(inner.vote.by)}"
+            detail = f"vote of {inner.vote.votes}{by}, {inner.vote.needed} must agree"
+            return Drawn(block.id, kind, detail, "loop", within(inner.vote.do))
         case Refine(refine=loop):
             judge = "evaluate" if loop.score is None else f"score {_short(loop.score)}"
             detail = f"{loop.rounds_max} rounds at most, until {judge} >= {loop.bar:g}"
@@ -194,7 +199,7 @@ def _escaped(text: str) -> str:
 
 
 def _join(inner: Sections | Map) -> str:
-    return str(inner.join).replace("_", " ") if isinstance(inner.join, str) else str(inner.join)
+    return f"quorum of {inner.join.quorum}" if isinstance(inner.join, Quorum) else inner.join.replace("_", " ")
 
 
 def _short(text: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.workflow.checks import check
-from penstock.workflow.definition import BLOCK_KINDS, Definition
+from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
 from penstock.workflow.loops import GRANT_KINDS
 
@@ -216,7 +216,7 @@ def _no_kind(path: Path, value: Any, lines: Lines) -> Fault:
 def _kinds_at(path: Path) -> tuple[tuple[str, ...], str]:
     """The fields one of which says what stands at a path, and what such a thing is called."""
     if path and path[-1] == "parallel":
-        return ("sections", "map"), "block"
+        return PARALLEL_KINDS, "block"
     if path[-2:-1] == ("tools",):
         return GRANT_KINDS, "grant"
     return BLOCK_KINDS, "block"

@@ -17,6 +17,7 @@ from penstock.workflow.classify import steps_of
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, children
 from penstock.workflow.faults import Path
 from penstock.workflow.gates import Gate
+from penstock.workflow.joins import Vote
 from penstock.workflow.loops import LOOP_NAMES, Refine
 from penstock.workflow.parts import Leaf, ModelStep, TaskStep, ToolStep
 from penstock.workflow.sizes import REQUEST_BYTES_MAX, shape_at, text_bytes
@@ -253,6 +254,8 @@ def _parallel(reckoning: _Reckoning, block: Parallel) -> Worst:
             return side_by_side([reckoning.block(child) for child in inner.sections], inner.max_concurrency)
         case Map():
             return reckoning.block(inner.do).times(_items_max(reckoning, block, inner), inner.max_concurrency)
+        case Vote():
+            return reckoning.block(inner.vote.do).times(inner.vote.votes, inner.vote.max_concurrency)
 
 
 def _items_max(reckoning: _Reckoning, block: Parallel, inner: Map) -> int:

@@ -85,6 +85,7 @@ def restore(run: Run, program: Program) -> Live:
     `decide` does it by itself for a run that was loaded. Raises CorruptRunError where a row is missing.
     """
     turn = Turn(run, derived(run, program), run.started_at_ms)
+    turn.restoring = True
     answer = enter(turn, program.root)
     if answer is not None or turn.touched or turn.decision.requests:
         raise CorruptRunError(f"run {run.run_id} of {run.tenant}: its step rows do not say where it is")

@@ -24,7 +24,7 @@ from penstock.contracts.messages import (
 if TYPE_CHECKING:
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine", "agent"]
+StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine", "agent", "vote"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 
@@ -51,8 +51,8 @@ NOTHING: Final = Amounts()
 
 @dataclass(slots=True)
 class Step:
-    """One step row: a leaf, or the pinned decision of a route (output: the case) a map (output: the item count) or a
-    gate (output: true).
+    """One step row: a leaf, or the pinned decision of a route (output: the case) a map (output: the item count), a
+    gate (output: true) or a vote (its output).
     """
 
     path: str

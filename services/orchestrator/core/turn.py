@@ -26,7 +26,7 @@ class RunFailedError(Exception):
 class Turn:
     """Collects a decision. Blocks change step rows through it, so that no change goes unwritten."""
 
-    __slots__ = ("at", "at_ms", "culprit", "decision", "live", "pruned", "redriven", "run", "touched")
+    __slots__ = ("at", "at_ms", "culprit", "decision", "live", "pruned", "redriven", "restoring", "run", "touched")
 
     def __init__(self, run: Run, live: Live, at_ms: int) -> None:
         self.run = run
@@ -37,6 +37,8 @@ class Turn:
         self.touched: dict[str, Step] = {}
         self.pruned = False
         self.redriven = False
+        self.restoring = False
+        """Whether blocks are entered to find where the run is: nothing may change."""
         self.culprit: str | None = None
 
     def changed(self, step: Step, *, preview: Any = None, route: str | None = None) -> None:
@@ -70,9 +72,12 @@ class Turn:
 
         Asked of what is entered only: a step in a branch whose failure a best effort made do with stays as it is.
         """
-        if not self.redriven:
+        if self.restoring:
             return False
-        return step.phase is StepPhase.CANCELLED or (step.phase is StepPhase.FAILED and step.path == self.culprit)
+        if step.phase is StepPhase.CANCELLED:
+            # Also one that is entered after the redrive itself: a branch for which there was no room before.
+            return True
+        return self.redriven and step.phase is StepPhase.FAILED and step.path == self.culprit
 
     def cancel_below(self, path: str) -> None:
         """Stops awaiting every leaf under the block at `path`; an empty path means the whole run."""

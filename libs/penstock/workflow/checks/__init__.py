@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.workflow.checks import agent, blocks, gates, refine, route
+from penstock.workflow.checks import agent, blocks, gates, parallel, refine, route
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
@@ -16,7 +16,7 @@ from penstock.workflow.shapes import TEXT, Shape, closed
 CHECKS: Final[Mapping[type, Check]] = {
     Chain: blocks.check_chain,
     RouteBlock: route.check_route,
-    Parallel: blocks.check_parallel,
+    Parallel: parallel.check_parallel,
     Gate: gates.check_gate,
     Refine: refine.check_refine,
     Agent: agent.check_agent,

@@ -153,7 +153,8 @@ class Checker:
     def _dangling(self, reference: Reference, path: Path, scope: Scope) -> None:
         name = reference.name
         if name in ("item", "index"):
-            self.add(path, f"`{name}` stands for something only inside a map")
+            inside = "a map" if name == "item" else "a map or a vote"
+            self.add(path, f"`{name}` stands for something only inside {inside}")
         elif name in self._all_ids:
             here = ", ".join(sorted(scope))
             text = f"the step `{name}` has not ended before this one in the same chain or in one around it"

@@ -3,7 +3,8 @@
 from typing import Final
 
 from penstock.workflow.checks.checker import Checker, Place
-from penstock.workflow.classify import CLASSIFY, ESCALATE, Classify
+from penstock.workflow.checks.limits import check_worst_case
+from penstock.workflow.classify import CLASSIFY, ESCALATE, Classify, steps_of
 from penstock.workflow.definition import Block, Case, RouteBlock
 from penstock.workflow.faults import Path
 from penstock.workflow.shapes import Shape, nullable, union
@@ -63,6 +64,10 @@ def _check_classify(checker: Checker, classify: Classify, otherwise: Block | Non
         checker.text(classify.system, (*at, "system"), place.scope)
     if classify.escalate is not None:
         checker.tier(classify.escalate, (*at, "escalate"))
+    known = len(checker.faults)
+    for step in steps_of(classify, []):
+        if len(checker.faults) == known:  # said once: both tiers are asked for as much
+            check_worst_case(checker, step, place.inside("classify"))
     if classify.min_confidence > 0:
         return
     hint = "give `min_confidence`, from which a choice holds"

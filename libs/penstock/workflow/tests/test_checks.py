@@ -43,6 +43,11 @@ def a_map(over: str, do: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"id": "docs", "parallel": {"map": over, "do": do, **fields}}
 
 
+def a_vote(**fields: Any) -> dict[str, Any]:
+    """A vote block `jury` of a model step."""
+    return {"id": "jury", "parallel": {"vote": {"do": a_model("judge"), **fields}}}
+
+
 def a_classified(case: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     """A route `r` of one case that a model decides."""
     ways = [{"case": "x", "do": a_task("a"), **(case or {})}]
@@ -162,6 +167,29 @@ def test_a_sound_definition_has_no_faults() -> None:
             "`classify` is the classifier's own step",
         ),
         ({"id": "r", "route": [{"case": "x", "do": a_task("a")}]}, "$.do.route[0].when", "the field `when` is missing"),
+        (
+            {"id": "all", "parallel": {"sections": [a_task("a"), a_task("b")], "join": {"quorum": 3}}},
+            "$.do.parallel.join.quorum",
+            "a quorum of 3 cannot be reached: there are 2 sections",
+        ),
+        (
+            a_map("input.documents", a_task("a"), items_max=5, join={"quorum": 6}),
+            "$.do.parallel.join.quorum",
+            "a quorum of 6 cannot be reached: items_max allows 5",
+        ),
+        (a_vote(votes=3, agree=4), "$.do.parallel.vote.agree", "4 ballots cannot agree: there are 3 votes"),
+        (a_vote(by="outptu"), "$.do.parallel.vote.by", "nothing is called `outptu` here (did you mean `output`?)"),
+        (a_vote(by="output.x"), "$.do.parallel.vote.by", "`output` is a string and has no field `x`"),
+        (
+            a_vote(do=a_task("a", input="{{ item }}")),
+            "$.do.parallel.vote.do.input",
+            "`item` stands for something only inside a map",
+        ),
+        (
+            a_chain(a_vote(), a_task("b", input="{{ jury.winer }}")),
+            "$.do.chain[1].input",
+            "`jury` has no field `winer` in its schema (did you mean `winner`?)",
+        ),
         ({"id": "g", "check": "input.titel"}, "$.do.check", "no field `titel` in its schema (did you mean `title`?)"),
         ({"id": "g", "check": "input.title >"}, "$.do.check", "unexpected `)`"),
         ({"id": "g", "check": "1 / 'x'"}, "$.do.check", "tried to use / operator"),
@@ -186,8 +214,38 @@ def test_a_sound_classified_route_has_no_faults() -> None:
     assert faults(a_chain(do | {"otherwise": a_task("b")}, a_task("c", input="{{ r }}"))) == []
 
 
+def test_a_vote_sees_its_index_and_shows_its_winner() -> None:
+    kind = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
+    judge = a_model("judge", prompt="{{ index }}", output_schema=kind)
+    after = a_task("after", input="{{ jury.winner.kind }} {{ jury.agree }} {{ jury.ballots }}")
+
+    assert faults(a_chain(a_vote(do=judge, by="output.kind ~ input.title ~ index"), after)) == []
+    assert (
+        "`jury.winner` has no field `kin`"
+        in faults(a_chain(a_vote(do=judge), a_task("b", input="{{ jury.winner.kin }}")))[0][1]
+    )
+
+
 def test_a_case_may_refuse_what_it_stands_for() -> None:
     assert faults({"id": "g", "check": "false", "message": "{{ input.title }} is not taken"}) == []
+
+
+def test_a_branch_that_a_quorum_may_cancel_may_be_null() -> None:
+    kind = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
+    sections = [a_model("a", output_schema=kind), a_model("b")]
+    do = {"id": "all", "parallel": {"sections": sections, "join": {"quorum": 1}}}
+
+    assert faults(a_chain(do, a_task("c", input="{{ all.a.kind if all.a else 'none' }}"))) == []
+    assert "`all.a` may be null" in fault_of(a_chain(do, a_task("c", input="{{ all.a.kind }}")))[1]
+
+
+def test_a_classifier_whose_answer_no_budget_has_room_for_is_a_fault() -> None:
+    do = a_classified(max_tokens=500, min_confidence=0.5, escalate="small")
+
+    path, says = fault_of(do, budget={"tokens": 500})
+
+    assert path == "$.do.classify.max_tokens"
+    assert "an answer of 500 tokens does not fit a budget of 500" in says
 
 
 def test_a_branch_that_a_best_effort_may_replace_promises_nothing() -> None:

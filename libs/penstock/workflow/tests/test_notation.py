@@ -108,7 +108,33 @@ def test_json_is_yaml() -> None:
         (
             "map:",
             "mpa:",
-            "line 23: $.do.chain[3].parallel: this block has no kind; it needs exactly one of `sections`, `map`",
+            "line 23: $.do.chain[3].parallel: this block has no kind; it needs exactly one of `sections`, `map`,",
+        ),
+        (
+            'map: "[1, 2]"',
+            'map: "[1, 2]"\n        join: most',
+            "$.do.chain[3].parallel.join: a join is `all`, `best_effort` or `{quorum: n}`",
+        ),
+        ('map: "[1, 2]"', 'map: "[1, 2]"\n        join: 2', "line 25: $.do.chain[3].parallel.join: a join is `all`,"),
+        (
+            'map: "[1, 2]"',
+            'map: "[1, 2]"\n        join: {quorm: 2}',
+            "$.do.chain[3].parallel.join.quorm: there is no field `quorm` here (did you mean `quorum`?)",
+        ),
+        (
+            'map: "[1, 2]"',
+            'map: "[1, 2]"\n        join: {quorum: 0}',
+            "$.do.chain[3].parallel.join.quorum: Input should be",
+        ),
+        (
+            '        map: "[1, 2]"\n        do: {id: each, task: tasks.each}\n',
+            "        vote: {do: {id: each, task: tasks.each}, vots: 3}\n",
+            "$.do.chain[3].parallel.vote.vots: there is no field `vots` here (did you mean `votes`?)",
+        ),
+        (
+            '        map: "[1, 2]"\n        do: {id: each, task: tasks.each}\n',
+            "        vote: {do: {id: each, taks: tasks.each}}\n",
+            "$.do.chain[3].parallel.vote.do: this block has no kind",
         ),
         ("name: audit", "name: My Audit", "line 1: $.name: `My Audit` does not match"),
         ("name: audit", "names: audit", "line 1: $.names: there is no field `names` here (did you mean `name`?)"),

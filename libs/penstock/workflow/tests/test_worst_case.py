@@ -44,6 +44,15 @@ def test_a_maps_worst_case_is_that_of_all_items_at_once_as_allowed() -> None:
     assert (worst.unpriced, worst.unbounded) == (frozenset(), frozenset())
 
 
+def test_a_votes_worst_case_is_that_of_all_votes() -> None:
+    judge = a_model("judge", retry={"attempts": 1}, timeout_seconds=10)
+    vote = {"id": "jury", "parallel": {"vote": {"do": judge, "votes": 5, "max_concurrency": 2}}}
+
+    needed = worst_case(a_definition(vote)).needed
+
+    assert (needed.model_calls, needed.needed_seconds) == (5, 30)
+
+
 def test_caps_lower_the_bound_and_are_named() -> None:
     # Given a map that could want ten calls of seven tokens
     do = a_map(a_model("say", prompt="abc", max_tokens=7, retry=ONCE))
@@ -142,6 +151,16 @@ def test_each_warning_is_told_where_it_stands() -> None:
         assert text in told
     many = a_definition(a_map(a_model("say"), items_max=9_000))
     assert any("only the default of steps_max stops it" in text for text in warned(many))
+
+
+def test_votes_and_quorums_are_drawn_with_what_decides() -> None:
+    jury = {"id": "jury", "parallel": {"vote": {"do": a_model("judge"), "by": "output | upper"}}}
+    some = {"id": "some", "parallel": {"sections": [a_task("x"), a_task("y")], "join": {"quorum": 1}}}
+
+    parts = [part for _, part in drawn(a_definition(a_chain(jury, some))).inside]
+
+    assert [part.detail for part in parts] == ["vote of 3 by output | upper, 2 must agree", "sections, quorum of 1"]
+    assert [part.flow for part in parts] == ["loop", "side_by_side"]
 
 
 def test_a_definition_is_drawn_as_a_tree_and_as_a_flowchart() -> None:

@@ -1,76 +1,74 @@
 """Owns `parallel`: sections side by side, or one block for each item of a list, never more at once than allowed.
 
 `join: all` fails with the first branch that fails and cancels the others; `best_effort` puts the failure in the
-failed branch's place.
+failed branch's place; with a quorum enough branches end it. For `vote` see blocks/vote.py.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, cast
 
 from penstock.contracts.messages import Failure, StepPhase
 from penstock.workflow.definition import Map, Parallel, Sections
 from penstock.workflow.expressions import Compiled, ExpressionError
+from penstock.workflow.joins import Quorum, Vote
+from services.orchestrator.core.blocks.branches import BranchesFrame
+from services.orchestrator.core.blocks.vote import compile_vote
 from services.orchestrator.core.compiler import Compiler, Node
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
+from services.orchestrator.core.values import shortened
 
 
-class BranchesFrame(Frame, ABC):
-    """An open parallel block: branches are begun in order, `max_concurrency` at once."""
+class JoinedFrame(BranchesFrame):
+    """An open block whose output is those of its branches."""
 
-    __slots__ = ("_active", "_begun", "_best_effort", "_max_concurrency", "outputs")
+    __slots__ = ("_failures", "_join", "_succeeded", "outputs")
 
     def __init__(self, block: Sections | Map, count: int, parent: Frame, slot: int, path: str) -> None:
-        super().__init__(parent, slot, path, {})
+        super().__init__(count, block.max_concurrency, parent, slot, path)
         self.outputs: list[Any] = [None] * count
-        self._active = 0
-        self._begun = 0
-        self._max_concurrency = block.max_concurrency
-        self._best_effort = block.join == "best_effort"
-
-    @abstractmethod
-    def begin(self, turn: Turn, slot: int) -> Answer:
-        """Enters the branch in `slot`."""
+        self._join = block.join
+        self._succeeded = 0
+        self._failures: dict[int, Failure] = {}
 
     @abstractmethod
     def joined(self) -> Any:
         """The block's output from those of all branches."""
 
-    def child_ended(self, turn: Turn, slot: int, answer: Succeeded | Failed) -> Answer:
-        """Makes room for the next branch."""
-        self._active -= 1
-        failed = self._take(turn, slot, answer)
-        return failed if failed is not None else self.go_on(turn)
-
-    def go_on(self, turn: Turn) -> Answer:
-        """Begins branches while there is room."""
-        while self._begun < len(self.outputs) and self._active < self._max_concurrency:
-            slot = self._begun
-            self._begun += 1
-            answer = self.begin(turn, slot)
-            if answer is None:
-                self._active += 1
-                continue
-            failed = self._take(turn, slot, answer)
-            if failed is not None:
-                return failed
-        return Succeeded(self.joined()) if self._active == 0 else None
-
-    def _take(self, turn: Turn, slot: int, answer: Succeeded | Failed) -> Failed | None:
-        """Keeps a branch's output; answers with its failure where that is the whole block's."""
+    def take(self, slot: int, answer: Succeeded | Failed) -> None:
+        """Keeps a branch's output, or its failure in its place."""
         if isinstance(answer, Succeeded):
             self.outputs[slot] = answer.output
-            return None
-        if self._best_effort:
+            self._succeeded += 1
+            return
+        self._failures[slot] = answer.failure
+        if self._join == "best_effort":
             self.outputs[slot] = {"error": answer.failure.model_dump()}
+
+    def over(self, turn: Turn) -> Answer:  # noqa: ARG002  # only a vote writes a row
+        """Whether the join is decided."""
+        if isinstance(self._join, Quorum):
+            return self._met(self._join.quorum)
+        if self._failures and self._join == "all":
+            return Failed(next(iter(self._failures.values())))
+        return Succeeded(self.joined()) if self._succeeded + len(self._failures) == self.count else None
+
+    def _met(self, quorum: int) -> Answer:
+        if self._succeeded == quorum:
+            return Succeeded(self.joined())
+        if self.count - len(self._failures) >= quorum:
             return None
-        turn.cancel_below(self.path)
-        return answer
+        text = f"{quorum} of {self.count} branches must succeed (`parallel.join.quorum`)"
+        if self._failures:
+            # The first by its place, not by its time: a restored run does not know the times.
+            first = self._failures[min(self._failures)]
+            text += f" and {len(self._failures)} failed, the first of them {first.step}: {first.message}"
+        return Failed(Failure(code="quorum_missed", message=shortened(text), step=self.path))
 
 
-class SectionsFrame(BranchesFrame):
+class SectionsFrame(JoinedFrame):
     """Open sections."""
 
     __slots__ = ("_node",)
@@ -89,7 +87,7 @@ class SectionsFrame(BranchesFrame):
         return {child.id: output for child, output in zip(self._node.children, self.outputs, strict=True)}
 
 
-class MapFrame(BranchesFrame):
+class MapFrame(JoinedFrame):
     """An open map."""
 
     __slots__ = ("_items", "_node")
@@ -169,7 +167,7 @@ class MapNode:
 
 
 def compile_parallel(block: Parallel, compiler: Compiler) -> Node:
-    """Sections or a map."""
+    """Sections, a map or a vote."""
     inner = block.parallel
     match inner:
         case Sections():
@@ -177,3 +175,5 @@ def compile_parallel(block: Parallel, compiler: Compiler) -> Node:
         case Map():
             items = compiler.expression(inner.map, f"{block.id}.parallel.map")
             return MapNode(block.id, inner, items, compiler.block(inner.do))
+        case Vote():
+            return compile_vote(block.id, inner.vote, compiler)

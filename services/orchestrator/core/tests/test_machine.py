@@ -12,6 +12,7 @@ from penstock.contracts.messages import NextMove, StepPhase
 from penstock.testkit.builders import a_definition, failed, succeeded, tokens
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, every_block
 from penstock.workflow.definition import children as children_of
+from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Refine
 from penstock.workflow.parts import RETRIED_MOVES
 from services.orchestrator.core.accounts import CAPS, account_of, limit_of
@@ -33,7 +34,7 @@ OUTPUTS = [
     {"kind": "a", "items": [1, 2]},
 ]
 MOVES = list(NextMove)
-NESTED = ("chain", "route", "sections", "map", "classify", "refine", "agent")
+NESTED = ("chain", "route", "sections", "map", "classify", "vote", "refine", "agent")
 
 
 @st.composite
@@ -75,6 +76,9 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             return draw(agents(block_id, source))
         case "refine":
             return draw(refines(block_id, lambda *names: blocks(number, (*seen, *names), depth - 1)))
+        case "vote":
+            inside = [draw(blocks(number, (*seen, "index"), depth - 1))]
+            return {"id": block_id, "parallel": {"vote": {"do": inside[0], **draw(ELECTIONS)}}}
         case _:
             return draw(chains(number, seen, depth, block_id))
 
@@ -124,7 +128,20 @@ RETRIES = st.fixed_dictionaries(
     {"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])},
     optional={"on": st.lists(st.sampled_from(RETRIED_MOVES), unique=True)},
 )
-JOINS = st.fixed_dictionaries({"join": st.sampled_from(["all", "best_effort"]), "max_concurrency": st.integers(1, 3)})
+JOINS = st.fixed_dictionaries(
+    {
+        "join": st.sampled_from(["all", "best_effort", {"quorum": 1}, {"quorum": 2}]),
+        "max_concurrency": st.integers(1, 3),
+    }
+)
+ELECTIONS = st.fixed_dictionaries(
+    {
+        "votes": st.integers(2, 4),
+        "agree": st.sampled_from([None, 1, 2]),
+        "by": st.sampled_from([None, None, "output is mapping", "output.kind"]),
+        "max_concurrency": st.integers(1, 3),
+    }
+)
 
 
 @st.composite
@@ -266,6 +283,9 @@ def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
         case Parallel(parallel=Map() as inner):
             yield path, inner.max_concurrency
             children = [inner.do]
+        case Parallel(parallel=Vote() as inner):
+            yield path, inner.vote.max_concurrency
+            children = [inner.vote.do]
         case Chain():
             # One step at a time: what a chain has open is one branch.
             yield path, 1

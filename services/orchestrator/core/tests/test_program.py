@@ -41,6 +41,7 @@ def an_agent(**fields: Any) -> dict[str, Any]:
             {"id": "r", "route": [{"case": "x", "do": a_task("a"), "description": "{{"}], "classify": ASK},
             "classify.system: ",
         ),
+        ({"id": "v", "parallel": {"vote": {"do": a_task("a"), "by": "1 +"}}}, "v.parallel.vote.by: "),
         ({"id": "g", "check": "1 +"}, "g.check: "),
         ({"id": "g", "check": "true", "message": "{{ 1 + }}"}, "g.message: "),
         ({"id": "f", "refine": {"generate": a_task("a"), "score": "1 +"}}, "f.refine.score: "),
