@@ -20,7 +20,7 @@ WORKFLOW_FILE: Final = Path(__file__).with_name("workflow.yaml")
 
 def definition() -> Definition:
     """The workflow. Raises NotationError, with lines, where the file is not sound."""
-    return load(WORKFLOW_FILE.read_text(encoding="utf-8"))
+    return load(WORKFLOW_FILE.read_text(encoding="utf-8"), WORKFLOW_FILE.parent)
 
 
 async def submit(bootstrap_servers: str, request: RunRequested, at: datetime) -> None:

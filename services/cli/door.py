@@ -41,9 +41,9 @@ class Door:
         """The body of an answer."""
         return self._ask("POST", path, json=body, headers=headers, params=_given(query))
 
-    def put_yaml(self, path: str, text: str) -> tuple[int, Any]:
+    def put(self, path: str, text: str, media_type: str) -> tuple[int, Any]:
         """The status and body of an answer."""
-        answer = self._send("PUT", path, content=text.encode(), headers={"content-type": "application/yaml"})
+        answer = self._send("PUT", path, content=text.encode(), headers={"content-type": media_type})
         return answer.status_code, answer.json()
 
     def events(self, path: str, tenant: str) -> Iterator[Event]:

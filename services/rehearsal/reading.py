@@ -1,7 +1,7 @@
 """Owns how tests are found and read: the files, their faults by line, and the definition that each case runs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,14 +68,14 @@ def read_script(file: Path) -> ReadyScript:
 def _definition(file: Path, script: Script, case: Case, known: dict[str, Definition]) -> Definition:
     wanted = case.workflow if case.workflow is not None else script.workflow
     if isinstance(wanted, dict):
-        return _sound(file, parse(wanted), f"{case.name}: " if case.workflow is not None else "")
+        return _sound(file, parse(wanted, folder=file.parent), f"{case.name}: " if case.workflow is not None else "")
     name = wanted if wanted is not None else file.name.removesuffix(SUFFIX) + ".yaml"
     if name not in known:
         at = file.parent / name
         if not at.is_file():
             hint = "name it under `workflow`, or put the test beside a definition of the same name"
             raise UnreadableError(f"{file}: there is no definition {at}; {hint}")
-        known[name] = _sound(at, read(_text(at)), "")
+        known[name] = _sound(at, read(_text(at), at.parent), "")
     return known[name]
 
 
@@ -86,10 +86,7 @@ def _sound(file: Path, document: Document, where: str) -> Definition:
 
 
 def _faulty(file: Path, faults: tuple[Fault, ...], where: str = "") -> UnreadableError:
-    said = tuple(
-        f"{file}:{fault.line or 1}: {where}{fault.path}: {fault.message}" + (f" ({fault.hint})" if fault.hint else "")
-        for fault in faults
-    )
+    said = tuple(replace(fault, message=where + fault.message).located(file) for fault in faults)
     return UnreadableError(f"{file} has {len(said)} fault" + ("s" if len(said) > 1 else ""), said)
 
 

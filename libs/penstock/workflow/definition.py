@@ -129,6 +129,8 @@ class Definition(Part):
     deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
     steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Leaf attempts that one run may dispatch."""
+    sources: Annotated[dict[str, str], Field(max_length=256)] = Field(default_factory=dict)
+    """The files that texts were included from, with the hash of each: `sha256:…`. Written when a file is read."""
     do: Block
 
 

@@ -27,16 +27,18 @@ _PLAIN_PATH: Final = re.compile(_PATH)
 _FIELD: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]")
 _PLAIN_PIECE: Final = re.compile(r"\{\{\s*(" + _PATH + r")\s*\}\}")
 _SLICE: Final = re.compile(r"\[[^\[\]{}:]*:[^\[\]{}]*\]")
+_QUOTED: Final = re.compile(r"`\.?(\w+)")
 _WHOLE: Final = re.compile(r"\s*\{\{(.+)\}\}\s*", re.DOTALL)
 
 
 class ExpressionError(ValueError):
     """A template or expression that does not compile or cannot be evaluated; the message names its source.
 
-    `where` is its place inside the value that was compiled, where that is known.
+    `where` is its place inside the value that was compiled, `line` the line of the template, where they are known.
     """
 
     where: tuple[str | int, ...] = ()
+    line: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +318,9 @@ class _Translated:
         if error is None or isinstance(error, ExpressionError):
             return
         if isinstance(error, TemplateError):
-            raise ExpressionError(f"`{_shortened(self.source)}`: {_said(error)}") from None
+            told = ExpressionError(f"`{_shortened(self.source)}`: {_said(error)}")
+            told.line = error.line or 1
+            raise told from None
         # A panic inside the Rust library is a BaseException of a class that cannot be imported.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise ExpressionError(f"`{_shortened(self.source)}`: {error}") from error
@@ -348,8 +352,12 @@ def _undeclared(template: str, source: str) -> tuple[str, ...]:
 
 def _refuse(source: str, *, bare: bool) -> None:
     reason = forbidden(source, _knows, bare=bare)
-    if reason is not None:
-        raise ExpressionError(f"`{_shortened(source)}`: {reason}")
+    if reason is None:
+        return
+    refused = ExpressionError(f"`{_shortened(source)}`: {reason}")
+    name = _QUOTED.search(reason)
+    refused.line = source.count("\n", 0, max(0, source.find(name.group(1)))) + 1 if name is not None else 1
+    raise refused
 
 
 def _knows(call: str) -> bool:

@@ -3,25 +3,53 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from penstock.workflow.schemas import json_path
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
+Files = Mapping[Path, str]
+"""Which texts of a definition came from files of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `path` is a JSON path into the definition; `line` is known where it was read from a file."""
+    """One fault. `path` is a JSON path into the definition; `line` is known where it was read from a file.
+
+    `file` is empty where that is the definition's own, else the included file's name, beside the definition.
+    """
 
     path: str
     message: str
     hint: str = ""
     line: int | None = None
+    file: str = ""
 
     def __str__(self) -> str:
         line = "" if self.line is None else f"line {self.line}: "
-        return f"{line}{self.path}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+        file = f"{self.file}: " if self.file else ""
+        return f"{file}{line}{self.path}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+    def located(self, definition: PurePath) -> str:
+        """As editors and terminals find it: `workflows/greet.yaml:7: $.do.prompt: …`."""
+        file = definition.parent / self.file if self.file else definition
+        return f"{file}:{self.line or 1}: {self.path}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Where the parts of a definition stand: their lines, and the files that texts were included from."""
+
+    lines: Lines
+    files: Files
+
+    def fault(self, path: Path, message: str, hint: str, line: int) -> Fault:
+        """A fault at `path`; `line` counts from 1 in the text there."""
+        file = self.files.get(path, "")
+        if not file:
+            return fault(path, message, hint, self.lines)
+        return Fault(json_path(path), message, hint, line, file)
 
 
 def fault(path: Path, message: str, hint: str = "", lines: Lines | None = None) -> Fault:

@@ -6,6 +6,7 @@ YAML is read as JSON would be: `yes`, `on` and `2026-01-01` are text, numbers ar
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -16,6 +17,7 @@ from pydantic_core import ErrorDetails
 from penstock.workflow.checks import check
 from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.included import include
 from penstock.workflow.loops import GRANT_KINDS
 
 TEXT_CHARACTERS_MAX: Final = 131_072
@@ -44,21 +46,24 @@ class NotationError(ValueError):
         self.faults = faults
 
 
-def load(text: str) -> Definition:
-    """A definition without faults from YAML text (JSON is YAML). Raises NotationError."""
-    document = read(text)
+def load(text: str, folder: FilePath | None = None) -> Definition:
+    """A definition without faults from YAML text (JSON is YAML). Raises NotationError.
+
+    Files that it includes are read from `folder`; without one there are none.
+    """
+    document = read(text, folder)
     if document.definition is None or document.faults:
         raise NotationError(document.faults)
     return document.definition
 
 
-def read(text: str) -> Document:
-    """Reads and checks YAML text; faults carry their line."""
+def read(text: str, folder: FilePath | None = None) -> Document:
+    """Reads and checks YAML text; faults carry their line. Files that it includes are read from `folder`."""
     try:
         body, lines = values(text)
     except NotationError as error:
         return Document(None, error.faults)
-    return parse(body, lines)
+    return parse(body, lines, folder)
 
 
 def values(text: str) -> tuple[Any, Lines]:
@@ -80,16 +85,19 @@ def values(text: str) -> tuple[Any, Lines]:
         raise NotationError((Fault("$", "nested too deep"),)) from None
 
 
-def parse(body: Any, lines: Lines | None = None) -> Document:
+def parse(body: Any, lines: Lines | None = None, folder: FilePath | None = None) -> Document:
     """Checks a definition's body, as it comes over HTTP or from `read`."""
     lines = lines or {}
     try:
-        definition = Definition.model_validate(body)
+        included = include(body, folder, lines)
+        if included.faults:
+            return Document(None, included.faults)
+        definition = Definition.model_validate(included.body)
     except ValidationError as error:
-        return Document(None, faults_of(error, Definition, body, lines))
+        return Document(None, faults_of(error, Definition, included.body, lines))
     except RecursionError:
         return Document(None, (Fault("$", "nested too deep"),))
-    return Document(definition, tuple(check(definition, lines)))
+    return Document(definition, tuple(check(definition, lines, included.files)))
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], body: Any, lines: Lines) -> tuple[Fault, ...]:

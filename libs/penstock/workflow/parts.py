@@ -63,6 +63,13 @@ class Leaf(Part):
     retry: Retry = Retry()
 
 
+class Example(Part):
+    """An exchange that is shown to the model before it is asked: what might be said, and the answer to it."""
+
+    user: Template
+    assistant: Template
+
+
 class ModelStep(Leaf):
     """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
 
@@ -70,6 +77,8 @@ class ModelStep(Leaf):
     """The tier; its routes are tried in order."""
     prompt: Template
     system: Template | None = None
+    examples: Annotated[list[Example], Field(max_length=64)] = Field(default_factory=list)
+    """Shown between `system` and `prompt`, in their order."""
     output_schema: JsonSchema | None = None
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0

@@ -203,7 +203,8 @@ class _Reckoning:
 
     def asks(self, step: ModelStep, prompt: Path, name: str) -> Worst:
         """The attempts of a model step whose texts see what the template at `prompt` sees."""
-        texts = [step.prompt] if step.system is None else [step.prompt, step.system]
+        shown = [text for example in step.examples for text in (example.user, example.assistant)]
+        texts = [step.prompt, *shown] if step.system is None else [step.prompt, step.system, *shown]
         tier, max_tokens = step.model, step.max_tokens
         sizes = [text_bytes(source, self.survey.scopes.get(prompt, {}), self._texts) for source in texts]
         # Some endpoints count the schema as part of the prompt.

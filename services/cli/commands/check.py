@@ -66,12 +66,9 @@ def text_of(file: Path) -> str:
 
 def sound(file: Path, text: str) -> Definition:
     """The definition that a text is. Raises CommandError with all its faults."""
-    document = read(text)
+    document = read(text, file.parent)
     if document.definition is None or document.faults:
-        details = tuple(
-            f"{file}:{fault.line or 1}: {fault.path}: {fault.message}" + (f" ({fault.hint})" if fault.hint else "")
-            for fault in document.faults
-        )
+        details = tuple(fault.located(file) for fault in document.faults)
         count = len(details)
         message = f"{file} has {count} fault" + ("s" if count > 1 else "")
         raise CommandError(message, code=EXIT_FAILED, details=details)
@@ -79,7 +76,7 @@ def sound(file: Path, text: str) -> Definition:
 
 
 def _as_json(file: Path, text: str, *, strict: bool) -> None:
-    document = read(text)
+    document = read(text, file.parent)
     body: dict[str, Any] = {"file": str(file), "faults": [asdict(fault) for fault in document.faults]}
     failed = bool(document.faults)
     if document.definition is not None and not document.faults:

@@ -10,7 +10,10 @@ def publish(file: File, *, data: Data = None, as_json: AsJson = False) -> None:
     """Publish a definition: from then on it is immutable, and runs can be started with it."""
     text = text_of(file)
     definition = sound(file, text)
-    code, answer = Door(data).put_yaml(f"/v1/workflows/{definition.name}", text)
+    # What was included travels inside of the definition: the gateway reads no files.
+    whole = definition.model_dump_json(exclude_defaults=True) if definition.sources else text
+    media_type = "application/json" if definition.sources else "application/yaml"
+    code, answer = Door(data).put(f"/v1/workflows/{definition.name}", whole, media_type)
     if as_json:
         output.as_json({"name": answer["name"], "version": answer["version"], "new": code == 201})
         return

@@ -116,6 +116,22 @@ def test_faults_are_named_by_line_and_path_and_end_with_1(
     assert f"{file}:4: $.do.model: there is no tier `smal` (did you mean `small`?)" in said
 
 
+def test_a_fault_in_an_included_file_is_named_by_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a definition in a folder whose prompt is in a file beside it, with a misspelled name in its second line
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/greet.yaml").write_text(SOUND.replace('"Greet {{ input.name }}."', "{file: greet.md}"))
+    (tmp_path / "flows/greet.md").write_text("Greet\n{{ inptu.name }}.")
+
+    # When it is checked
+    code, said = failure("check", "flows/greet.yaml", monkeypatch=monkeypatch, capsys=capsys)
+
+    # Then the fault is where an editor finds it
+    assert code == 1
+    assert "flows/greet.md:2: $.do.prompt: nothing is called `inptu` here (did you mean `input`?)" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

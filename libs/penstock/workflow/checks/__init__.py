@@ -7,7 +7,7 @@ from penstock.workflow.checks import agent, blocks, gates, parallel, refine, rou
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
-from penstock.workflow.faults import Fault, Lines
+from penstock.workflow.faults import Fault, Files, Lines, Origins
 from penstock.workflow.gates import Gate
 from penstock.workflow.loops import Agent, Refine
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
@@ -29,9 +29,12 @@ RUN: Final[Shape] = closed(
 )
 
 
-def check(definition: Definition, lines: Lines | None = None) -> list[Fault]:
-    """All faults of a definition, in its order; none means that it can be published."""
-    checker = Checker(definition, lines or {}, CHECKS)
+def check(definition: Definition, lines: Lines | None = None, files: Files | None = None) -> list[Fault]:
+    """All faults of a definition, in its order; none means that it can be published.
+
+    `files` says which texts came from files: a fault in one of those names the file and its line.
+    """
+    checker = Checker(definition, Origins(lines or {}, files or {}), CHECKS)
     checker.schema(definition.input, ("input",))
     check_limits(checker, definition)
     checker.block(definition.do, Place(("do",), {"input": definition.input or None, "run": RUN}))

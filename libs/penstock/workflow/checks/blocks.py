@@ -27,6 +27,9 @@ def check_model(checker: Checker, block: ModelStep, place: Place) -> Shape:
     checker.text(block.prompt, (*place.path, "prompt"), place.scope)
     if block.system is not None:
         checker.text(block.system, (*place.path, "system"), place.scope)
+    for index, example in enumerate(block.examples):
+        checker.text(example.user, (*place.path, "examples", index, "user"), place.scope)
+        checker.text(example.assistant, (*place.path, "examples", index, "assistant"), place.scope)
     checker.schema(block.output_schema, (*place.path, "output_schema"))
     check_worst_case(checker, block, place)
     return block.output_schema if block.output_schema is not None else TEXT

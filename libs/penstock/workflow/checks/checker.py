@@ -1,6 +1,7 @@
 """Owns what all checks of blocks share: where a block stands, what is in scope there, how faults are collected."""
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,7 +16,7 @@ from penstock.workflow.expressions import (
     compile_text,
     compile_value,
 )
-from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.faults import Fault, Origins, Path, nearest
 from penstock.workflow.flow import templates
 from penstock.workflow.flow.known import Trouble
 from penstock.workflow.loops import LOOP_NAMES
@@ -53,11 +54,11 @@ Check = Callable[["Checker", Any, Place], Shape]
 class Checker:
     """Walks the blocks with what is in scope at each, and collects the faults."""
 
-    def __init__(self, definition: Definition, lines: Lines, kinds: Mapping[type, Check]) -> None:
+    def __init__(self, definition: Definition, origins: Origins, kinds: Mapping[type, Check]) -> None:
         self.faults: list[Fault] = []
         self.tiers = definition.tiers
         self.budget = definition.budget
-        self._lines = lines
+        self._origins = origins
         self._kinds = kinds
         self._seen: dict[str, Path] = {}
         self._all_ids = frozenset(block.id for block in every_block(definition.do))
@@ -100,7 +101,7 @@ class Checker:
         try:
             self._references(compile_text(source), path, scope)
         except ExpressionError as error:
-            self.add(path, str(error))
+            self.add(path, str(error), line=error.line)
             return
         with contextlib.suppress(templates.UnreadableError):
             self._troubled(templates.of_text(source, scope), path)
@@ -143,7 +144,7 @@ class Checker:
 
     def _troubled(self, troubles: list[Trouble], path: Path) -> None:
         for trouble in troubles:
-            self.add(path, trouble.message, trouble.hint)
+            self.add(path, trouble.message, trouble.hint, trouble.line)
 
     def _references(self, compiled: Compiled, path: Path, scope: Scope) -> None:
         for reference in compiled.references:
@@ -151,18 +152,18 @@ class Checker:
                 self._dangling(reference, (*path, *reference.where), scope)
 
     def _dangling(self, reference: Reference, path: Path, scope: Scope) -> None:
-        name = reference.name
+        name, line = reference.name, _line_of(reference)
         if name in ("item", "index"):
             inside = "a map" if name == "item" else "a map or a vote"
-            self.add(path, f"`{name}` stands for something only inside {inside}")
+            self.add(path, f"`{name}` stands for something only inside {inside}", line=line)
         elif name in self._all_ids:
             here = ", ".join(sorted(scope))
             text = f"the step `{name}` has not ended before this one in the same chain or in one around it"
-            self.add(path, text, f"here are: {here}")
+            self.add(path, text, f"here are: {here}", line)
         elif name in LOOP_NAMES:
-            self.add(path, f"`{name}` stands for something only inside {LOOP_NAMES[name]}")
+            self.add(path, f"`{name}` stands for something only inside {LOOP_NAMES[name]}", line=line)
         else:
-            self.add(path, f"nothing is called `{name}` here", nearest(name, scope))
+            self.add(path, f"nothing is called `{name}` here", nearest(name, scope), line)
 
     def _id(self, block_id: str, place: Place) -> None:
         path = place.path
@@ -175,6 +176,12 @@ class Checker:
             self.add(at, f"the id `{block_id}` is taken", "ids are unique within a definition")
         self._seen.setdefault(block_id, path)
 
-    def add(self, path: Path, message: str, hint: str = "") -> None:
-        """A fault at a path."""
-        self.faults.append(fault(path, message, hint, self._lines))
+    def add(self, path: Path, message: str, hint: str = "", line: int = 1) -> None:
+        """A fault at a path; `line` counts from 1 in the text there."""
+        self.faults.append(self._origins.fault(path, message, hint, line))
+
+
+def _line_of(reference: Reference) -> int:
+    """The first line of a template that names what is referred to."""
+    found = re.search(rf"\b{re.escape(reference.name)}\b", reference.source)
+    return 1 if found is None else reference.source.count("\n", 0, found.start()) + 1

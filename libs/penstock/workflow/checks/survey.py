@@ -3,7 +3,7 @@
 from penstock.workflow.checks import CHECKS, RUN
 from penstock.workflow.checks.checker import Checker, Place, Scope
 from penstock.workflow.definition import Block, Definition
-from penstock.workflow.faults import Path
+from penstock.workflow.faults import Origins, Path
 from penstock.workflow.shapes import Shape
 
 
@@ -11,7 +11,7 @@ class Survey(Checker):
     """Walks as the checks do and keeps what they know; the faults it finds on the way are the checks' to tell."""
 
     def __init__(self, definition: Definition) -> None:
-        super().__init__(definition, {}, CHECKS)
+        super().__init__(definition, Origins({}, {}), CHECKS)
         self.places: dict[str, Place] = {}
         """Of each block, by its id."""
         self.blocks: dict[str, Block] = {}

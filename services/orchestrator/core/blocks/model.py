@@ -14,7 +14,7 @@ from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 class ModelNode(LeafNode):
     """A compiled model step."""
 
-    __slots__ = ("block", "prompt", "system")
+    __slots__ = ("block", "examples", "prompt", "system")
 
     def __init__(self, block: ModelStep, compiler: Compiler) -> None:
         schema = compiler.schema(block.output_schema, f"{block.id}.output_schema")
@@ -24,6 +24,11 @@ class ModelNode(LeafNode):
         self.system: Compiled | None = (
             None if block.system is None else compiler.text(block.system, f"{block.id}.system")
         )
+
+        self.examples: list[tuple[Compiled, Compiled]] = [
+            (compiler.text(each.user, f"{block.id}.examples"), compiler.text(each.assistant, f"{block.id}.examples"))
+            for each in block.examples
+        ]
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
         """The conversation and, where the answer before was invalid, what was wrong with it."""
@@ -51,6 +56,9 @@ class ModelNode(LeafNode):
         messages = []
         if self.system is not None:
             messages.append(ChatMessage(role="system", content=evaluated(self.system, scope, "system")))
+        for user, assistant in self.examples:
+            messages.append(ChatMessage(role="user", content=evaluated(user, scope, "examples")))
+            messages.append(ChatMessage(role="assistant", content=evaluated(assistant, scope, "examples")))
         messages.append(ChatMessage(role="user", content=evaluated(self.prompt, scope, "prompt")))
         return messages
 

@@ -299,3 +299,17 @@ def test_an_invalid_output_that_the_executor_saw_goes_back_to_the_model_with_its
     talk.fail("say", NextMove.REPAIR_OUTPUT, attempt=2, code="output_invalid", message="again")
     assert (talk.asked(), routes(talk)) == (["say#3"], ["second"])
     assert len(talk.model_call().messages) == 1
+
+
+def test_examples_stand_between_system_and_prompt() -> None:
+    examples = [{"user": "Greet {{ input }}.", "assistant": "Hello, {{ input }}."}, {"user": "a", "assistant": "b"}]
+    talk = Conversation(a_model("greet", system="Be kind.", examples=examples, prompt="Now {{ input }}."), given="Ada")
+
+    assert [(message.role, message.content) for message in talk.model_call().messages] == [
+        ("system", "Be kind."),
+        ("user", "Greet Ada."),
+        ("assistant", "Hello, Ada."),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "Now Ada."),
+    ]
