@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
+from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import Failure, Lane, StepPhase
 from penstock.runtime.errors import Fenced, Unavailable
@@ -89,6 +90,7 @@ async def test_what_a_batch_wrote_is_read_back_whole(store: Store) -> None:
     # given a run with a step that was paid for
     epochs = await owned(store, 1)
     run = a_run()
+    run.parent = ParentStep(run_id="order-0", home=2, step="audit/review", request_id=run_key("acme", "asked"), depth=1)
     step = a_step(run)
     step.model_calls, step.input_tokens, step.output_tokens, step.cost = 2, 30, 5, Decimal("0.000123")
     step.give_up_at_ms, step.route_reason = AT_MS + 60_000, "in_flight_max"

@@ -48,7 +48,8 @@ def test_a_stale_file_is_named_with_the_command_that_mends_it(
 
 
 def test_a_missing_file_is_named(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = generate.folder(RUN_REQUESTED) / "history" / "1.0.json"
+    newest, _ = generate.history(repository, RUN_REQUESTED)[-1]
+    path = generate.folder(RUN_REQUESTED) / "history" / f"{newest}.json"
     (repository / path).unlink()
 
     assert check(repository) == 1

@@ -7,12 +7,22 @@ from typing import Any, Final
 
 import yaml
 
-from penstock.contracts.messages import InferenceRequested, PricedCost, TaskRequested, TokenUsage, ToolRequested
+from penstock.contracts import ids
+from penstock.contracts.messages import (
+    Failure,
+    InferenceRequested,
+    PricedCost,
+    RunFinished,
+    TaskRequested,
+    TokenUsage,
+    ToolRequested,
+)
 from penstock.testkit.builders import Completed, failed, succeeded
 from penstock.workflow.definition import Definition
 from penstock.workflow.expressions import ExpressionError, compile_value
 from penstock.workflow.faults import nearest
 from penstock.workflow.tiers import Price, routes_of
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.state import Request
 from services.orchestrator.core.turn import moment
 from services.rehearsal.durations import said
@@ -59,7 +69,30 @@ class Answering:
             return at_ms, failed(request, fails.next, **error, **times)
         return at_ms, succeeded(request, self._output(request, answer), **times)
 
-    def _answer(self, request: Request, since_ms: int) -> Answer:
+    def to_child(self, child: ChildRequested, at_ms: int, began_ms: int) -> tuple[int, ChildCompleted] | None:
+        """When a child run ends, and how; None where it never does, or nobody waits. Raises UnansweredError."""
+        if child.message.parent is None or not child.message.parent.awaited:
+            return None
+        answer = self._answer(child, at_ms - began_ms)
+        if answer.never:
+            return None
+        end: dict[str, Any] = {"status": "completed", "output": None}
+        if answer.fails is not None:
+            end = {"status": "failed", "error": Failure(code=answer.fails.code, message=answer.fails.message)}
+        else:
+            end["output"] = self._output(child, answer)
+        finished = RunFinished(
+            run_id=ids.child_run_id(child.request_id),
+            workflow=child.message.workflow,
+            version="",
+            tenant=child.message.tenant or ids.DEFAULT_TENANT,
+            started_at=moment(at_ms),
+            finished_at=moment(at_ms + answer.after),
+            **end,
+        )
+        return at_ms + answer.after, ChildCompleted(child.step, child.request_id, finished)
+
+    def _answer(self, request: Request | ChildRequested, since_ms: int) -> Answer:
         for number, (pattern, answers) in enumerate(self._answers):
             if not matches(pattern, request.step):
                 continue
@@ -75,7 +108,7 @@ class Answering:
         message = f"nothing answers {_named(request)}, after {said(since_ms)}"
         raise UnansweredError(message + self._misspelt(request), _advice(request))
 
-    def _misspelt(self, request: Request) -> str:
+    def _misspelt(self, request: Request | ChildRequested) -> str:
         """What the author may have meant to answer it with."""
         step = request.step.rpartition("/")[2]
         meant = nearest(step, [pattern for pattern, _ in self._answers])
@@ -90,7 +123,7 @@ class Answering:
         self._taken[number] += 1
         return answers.in_turn[turn] if turn < len(answers.in_turn) else None
 
-    def _output(self, request: Request, answer: Answer) -> Any:
+    def _output(self, request: Request | ChildRequested, answer: Answer) -> Any:
         scope = _asked(request) | {"step": request.step, "attempt": request.attempt}
         index = _INDEX.findall(request.step)
         scope["index"] = int(index[-1]) if index else 0
@@ -121,7 +154,7 @@ def _tokens(characters: int) -> int:
     return -(-characters // TOKEN_CHARACTERS)
 
 
-def _asked(request: Request) -> dict[str, Any]:
+def _asked(request: Request | ChildRequested) -> dict[str, Any]:
     """What a request asks for, under the names that an author knows."""
     match request:
         case InferenceRequested():
@@ -131,9 +164,11 @@ def _asked(request: Request) -> dict[str, Any]:
             return {"arguments": request.arguments}
         case TaskRequested():
             return {"input": request.input}
+        case ChildRequested():
+            return {"input": request.message.input}
 
 
-def _named(request: Request) -> str:
+def _named(request: Request | ChildRequested) -> str:
     match request:
         case InferenceRequested():
             what = f"model {request.model} of pool {request.pool}"
@@ -141,10 +176,12 @@ def _named(request: Request) -> str:
             what = f"tool {request.tool}"
         case TaskRequested():
             what = f"task {request.task}"
+        case ChildRequested():
+            what = f"a run of {request.message.workflow}"
     return f"{request.step} ({what}, attempt {request.attempt})"
 
 
-def _advice(request: Request) -> str:
+def _advice(request: Request | ChildRequested) -> str:
     """What was asked, and an answer to paste."""
     schema = request.output_schema if isinstance(request, InferenceRequested) else None
     text = isinstance(request, InferenceRequested) and schema is None

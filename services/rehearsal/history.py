@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 import yaml
 
@@ -14,6 +15,7 @@ from penstock.contracts.messages import (
     Failure,
     InferenceRequested,
     PricedCost,
+    RunFinished,
     RunRequested,
     StepChange,
     TaskRequested,
@@ -22,7 +24,8 @@ from penstock.contracts.messages import (
     WorkError,
 )
 from penstock.testkit.builders import Completed, failed, succeeded
-from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
+from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request, Step
 from services.rehearsal.durations import milliseconds, said
 
@@ -39,8 +42,11 @@ def entry(at_ms: int, event: dict[str, Any], decision: Decision, began_ms: int) 
         return None if time_ms is None else said(time_ms - began_ms)
 
     made: Entry = {"at": since(at_ms), **event}
-    if decision.requests:
+    if decision.requests or decision.children:
         made["asks"] = [_request(request, began_ms) for request in decision.requests]
+        made["asks"] += [_child(child) for child in decision.children]
+    if decision.abandoned:
+        made["gives_up"] = [child.step for child in decision.abandoned]
     if decision.steps:
         made["rows"] = {step.path: _row(step, began_ms) for step in decision.steps}
     if decision.changes:
@@ -64,6 +70,9 @@ def of_event(event: Event) -> dict[str, Any]:
     match event:
         case Outcome(message=message):
             return _answered(message)
+        case ChildEnded(message=child):
+            finished = child.finished.model_dump(mode="json", exclude_none=True)
+            return {"child_ended": {"step": child.step, "finished": finished}}
         case Cancelled(reason=reason):
             return {"cancelled": reason}
         case Redriven():
@@ -81,6 +90,10 @@ def event_from(made: Entry, asked: dict[tuple[str, int], Request], began_ms: int
         return Redriven(at_ms)
     if "alarm_rings" in made:
         return AlarmDue(at_ms)
+    if "child_ended" in made:
+        finished = RunFinished.model_validate(made["child_ended"]["finished"])
+        request_id = UUID(finished.run_id.removeprefix("child-"))
+        return ChildEnded(ChildCompleted(made["child_ended"]["step"], request_id, finished), at_ms)
     for status in ("succeeded", "failed"):
         if status in made:
             path, _, attempt = made[status].rpartition("#")
@@ -129,6 +142,12 @@ def _request(request: Request, began_ms: int) -> Entry:
     made |= request.model_dump(mode="json", include=own, exclude_none=True, exclude_defaults=True)
     made["until"] = said(round(request.deadline.timestamp() * 1000) - began_ms)
     return made
+
+
+def _child(child: ChildRequested) -> Entry:
+    own = {"input", "labels", "budget"}
+    said_of_it = child.message.model_dump(mode="json", include=own, exclude_none=True, exclude_defaults=True)
+    return {"step": f"{child.step}#{child.attempt}", "run": child.message.workflow, **said_of_it}
 
 
 def _row(step: Step, began_ms: int) -> Entry:

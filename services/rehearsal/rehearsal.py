@@ -10,7 +10,8 @@ from typing import Any, Final
 from penstock.contracts import ids
 from penstock.contracts.messages import RunRequested
 from penstock.workflow.definition import Definition
-from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven, decide
+from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven, decide
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run
@@ -29,7 +30,7 @@ class Asked:
     """A request, and when it was made."""
 
     at_ms: int
-    request: Request
+    request: Request | ChildRequested
 
 
 @dataclass(slots=True)
@@ -98,11 +99,15 @@ class _Rehearsal:
         if len(happened.entries) == EVENTS_MAX:
             raise UnansweredError(f"{EVENTS_MAX} events and no end", "")
         happened.entries.append(history.entry(at_ms, event, decision, self._began_ms))
-        happened.asked.extend(Asked(at_ms, request) for request in decision.requests)
+        happened.asked.extend(Asked(at_ms, request) for request in (*decision.requests, *decision.children))
         for request in decision.requests:
             answer = self._answering.to(request, at_ms, self._began_ms)
             if answer is not None:
                 self._come(Outcome(answer[1], answer[0]))
+        for child in decision.children:
+            end = self._answering.to_child(child, at_ms, self._began_ms)
+            if end is not None:
+                self._come(ChildEnded(end[1], end[0]))
 
     def _come(self, event: Event) -> None:
         heapq.heappush(self._coming, (event.at_ms, next(self._order), event))
@@ -110,7 +115,7 @@ class _Rehearsal:
     def _next(self, decision: Decision) -> Event | None:
         """What happens next: an answer or a signal, else the alarm; nothing, where the run is over for good."""
         if decision.run.status != "running":
-            self._coming = [each for each in self._coming if not isinstance(each[2], Outcome)]
+            self._coming = [each for each in self._coming if not isinstance(each[2], Outcome | ChildEnded)]
             heapq.heapify(self._coming)
         alarm_ms = decision.alarm_at_ms
         if self._coming and (alarm_ms is None or self._coming[0][0] <= alarm_ms):

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from penstock.contracts.messages import InferenceRequested, TaskRequested, ToolRequested
 from penstock.workflow.schemas import json_path
+from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.state import Request
 from services.rehearsal.bounds import Bound
 from services.rehearsal.durations import said
@@ -18,7 +19,8 @@ KINDS: Final[dict[str, tuple[type, ...]]] = {
     "model": (InferenceRequested,),
     "tool": (ToolRequested,),
     "task": (TaskRequested,),
-    "all": (InferenceRequested, ToolRequested, TaskRequested),
+    "run": (ChildRequested,),
+    "all": (InferenceRequested, ToolRequested, TaskRequested, ChildRequested),
 }
 _NOTHING: Final = object()
 
@@ -102,7 +104,7 @@ def _amounts(expect: Expectation, happened: Happened) -> Iterator[Mismatch]:
         yield Mismatch("duration", expect.duration.written, "no end" if duration_ms is None else said(duration_ms))
 
 
-def _is_of(pattern: str, request: Request) -> bool:
+def _is_of(pattern: str, request: Request | ChildRequested) -> bool:
     kinds = KINDS.get(pattern)
     return isinstance(request, kinds) if kinds is not None else matches(pattern, request.step)
 

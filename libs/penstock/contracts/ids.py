@@ -28,6 +28,11 @@ def request_id(run: UUID, step_path: str, attempt: int) -> UUID:
     return UUID(int=int.from_bytes(digest[:16], "big"), version=5)
 
 
+def child_run_id(request: UUID) -> str:
+    """The run id of the child run that one attempt of a step asks for."""
+    return f"child-{request}"
+
+
 def run_id_from_event(source: str, event_id: str) -> str:
     """The run id of a request that names none but came with CloudEvents attributes."""
     # Both may hold any character, so the source is a namespace: no two pairs share a name.

@@ -5,7 +5,6 @@ changes are additive. Times are RFC 3339 UTC; money is a decimal string with its
 """
 
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -24,24 +23,14 @@ from pydantic import (
 
 from penstock.contracts.body import Count, Currency, DecimalString, Labels, RunId, Tenant
 from penstock.contracts.body import Message as Message  # every body is one: readers find it here
+from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import DEFAULT_TENANT
-
-
-class Lane(StrEnum):
-    """How urgent a run is; a lane is a topic of its own for model calls."""
-
-    INTERACTIVE = "interactive"
-    STANDARD = "standard"
-    BATCH = "batch"
-
-
-class NextMove(StrEnum):
-    """What to do about a failure: set by the executor that saw it, never read out of a text."""
-
-    RETRY_AFTER = "retry_after"
-    RETRY_ELSEWHERE = "retry_elsewhere"
-    REPAIR_OUTPUT = "repair_output"
-    GIVE_UP = "give_up"
+from penstock.contracts.parts import Budget as Budget
+from penstock.contracts.parts import Failure as Failure
+from penstock.contracts.parts import Lane as Lane
+from penstock.contracts.parts import Money as Money
+from penstock.contracts.parts import NextMove as NextMove
+from penstock.contracts.parts import RunUsage as RunUsage
 
 
 def _either(success: str, then: dict[str, Any]) -> ConfigDict:
@@ -53,38 +42,6 @@ def _either(success: str, then: dict[str, Any]) -> ConfigDict:
             "else": {"required": ["error"], "not": {"required": ["output"]}},
         }
     )
-
-
-class Money(Message):
-    """An amount with its currency (ISO 4217)."""
-
-    amount: Annotated[DecimalString, Field(ge=0)]
-    currency: Currency = "USD"
-
-
-class Budget(Message):
-    """What a run may spend at most."""
-
-    cost: Money | None = None
-    tokens: Count | None = None
-    model_calls: Count | None = None
-
-
-class Failure(Message):
-    """Why a run failed or was cancelled."""
-
-    code: str
-    message: str
-    step: str | None = None
-
-
-class RunUsage(Message):
-    """What a run has spent so far: finished model calls, their tokens (all buckets) and their cost."""
-
-    model_calls: Count = 0
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cost: Money = Money(amount=Decimal(0))
 
 
 class RunRequested(Message):
@@ -104,6 +61,8 @@ class RunRequested(Message):
     deadline: AwareDatetime | None = None
     """Past it the run fails; with its time zone."""
     budget: Budget | None = None
+    parent: ParentStep | None = None
+    """Set by the orchestrator alone: the step that asked for this run."""
 
     @field_validator("labels", "priority", mode="before")
     @classmethod
@@ -119,15 +78,8 @@ class SignalKind(StrEnum):
 
     CANCEL = "cancel"
     REDRIVE = "redrive"
-
-
-class RunSignalled(Message):
-    """Says something to a run that has been requested."""
-
-    run_id: RunId
-    tenant: Tenant = DEFAULT_TENANT
-    kind: SignalKind
-    reason: Annotated[str, StringConstraints(max_length=1024)] = ""
+    CHILD_FINISHED = "child_finished"
+    """Said by the orchestrator alone, by a child run to the one that asked for it."""
 
 
 class RunFinished(Message):
@@ -166,6 +118,28 @@ class RunFinished(Message):
         return body
 
 
+class RunSignalled(Message):
+    """Says something to a run that has been requested."""
+
+    run_id: RunId
+    tenant: Tenant = DEFAULT_TENANT
+    kind: SignalKind
+    reason: Annotated[str, StringConstraints(max_length=1024)] = ""
+    workflow: str | None = None
+    """What the run was to be a run of: a cancel that names it holds even where it overtakes the run's request."""
+    parent: ParentStep | None = None
+    """With `child_finished`: the step that is answered."""
+    finished: RunFinished | None = None
+    """With `child_finished`: how the child run ended."""
+
+    @model_validator(mode="after")
+    def _a_childs_end_is_whole(self) -> Self:
+        whole = self.parent is not None and self.finished is not None
+        if whole != (self.kind is SignalKind.CHILD_FINISHED) or (self.parent is None) != (self.finished is None):
+            raise ValueError("`parent` and `finished` come with child_finished, and with nothing else")
+        return self
+
+
 class StepPhase(StrEnum):
     """Where a step is."""
 
@@ -201,6 +175,8 @@ class RunStart(Message):
     budget: Budget | None = None
     """What holds: the run's own, as far as its workflow allows it."""
     started_at: datetime
+    parent: ParentStep | None = None
+    """The step that asked for this run, where one did."""
 
 
 class CapNeared(Message):

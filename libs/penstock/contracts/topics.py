@@ -108,10 +108,10 @@ RUN_REQUESTED = Topic(
     name="penstock.run.requested.v1",
     message=m.RunRequested,
     key=Key.ANY,
-    producers=_services(_S.UPSTREAM, _S.GATEWAY, _S.CLI),
+    producers=_services(_S.UPSTREAM, _S.GATEWAY, _S.CLI, _S.ORCHESTRATOR),
     consumers=_services(_S.ORCHESTRATOR),
     group=PartitionGroup.HOME,
-    why="The way in. The partition on which a request arrives becomes the run's home.",
+    why="The way in, for child runs too. The partition on which a request arrives becomes the run's home.",
 )
 RUN_SIGNALLED = Topic(
     name="penstock.run.signalled.v1",
@@ -120,7 +120,7 @@ RUN_SIGNALLED = Topic(
     producers=_services(_S.UPSTREAM, _S.GATEWAY, _S.ORCHESTRATOR),
     consumers=_services(_S.ORCHESTRATOR),
     group=PartitionGroup.HOME,
-    why="What is said to a run later: cancel, redrive. One that lands away from home is forwarded once.",
+    why="What is said to a run later: cancel, redrive, a child's end. One that lands away from home is forwarded once.",
 )
 RUN_PROGRESSED = Topic(
     name="penstock.run.progressed.v1",

@@ -46,6 +46,11 @@ def a_tool(step_id: str, **fields: Any) -> dict[str, Any]:
     return {"id": step_id, "tool": "files.read", **fields}
 
 
+def a_child_run(step_id: str, **fields: Any) -> dict[str, Any]:
+    """A step that runs the workflow of its own name."""
+    return {"id": step_id, "run": step_id, **fields}
+
+
 def a_chain(*blocks: dict[str, Any], step_id: str = "main", **fields: Any) -> dict[str, Any]:
     """Blocks in order."""
     return {"id": step_id, "chain": list(blocks), **fields}

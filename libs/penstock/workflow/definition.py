@@ -22,6 +22,7 @@ from penstock.workflow.parts import (
     JsonSchema,
     ModelStep,
     Part,
+    RunStep,
     TaskStep,
     ToolStep,
     Version,
@@ -93,7 +94,7 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "agent", "check", "model", "tool", "task")
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "agent", "check", "model", "tool", "task", "run")
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
@@ -104,7 +105,8 @@ Block = Annotated[
     | Annotated[Agent, Tag("agent")]
     | Annotated[ModelStep, Tag("model")]
     | Annotated[ToolStep, Tag("tool")]
-    | Annotated[TaskStep, Tag("task")],
+    | Annotated[TaskStep, Tag("task")]
+    | Annotated[RunStep, Tag("run")],
     Discriminator(
         lambda value: _field_of(value, BLOCK_KINDS),
         custom_error_type="block_kind",
@@ -131,6 +133,8 @@ class Definition(Part):
     """Leaf attempts that one run may dispatch."""
     sources: Annotated[dict[str, str], Field(max_length=256)] = Field(default_factory=dict)
     """The files that texts were included from, with the hash of each: `sha256:…`. Written when a file is read."""
+    depth_max: Annotated[int, Field(ge=0, le=32)] = 8
+    """How many runs may stand above a child run that this workflow asks for, this run among them."""
     do: Block
 
 
@@ -154,7 +158,7 @@ def children(block: "Block") -> list["Block"]:
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
-        case Agent() | Gate() | ModelStep() | ToolStep() | TaskStep():
+        case Agent() | Gate() | ModelStep() | ToolStep() | TaskStep() | RunStep():
             return []
 
 
@@ -165,11 +169,11 @@ def every_block(block: "Block") -> Iterator["Block"]:
         yield from every_block(child)
 
 
-def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep]:
+def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep | RunStep]:
     """All tools, tasks and model steps of a block, those that an agent may call included, in the order they stand."""
     for each in every_block(block):
         match each:
-            case ModelStep() | ToolStep() | TaskStep():
+            case ModelStep() | ToolStep() | TaskStep() | RunStep():
                 yield each
             case Agent():
                 yield from (grant.step() for grant in each.agent.tools)

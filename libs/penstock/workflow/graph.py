@@ -17,7 +17,7 @@ from penstock.workflow.definition import (
 from penstock.workflow.gates import Gate
 from penstock.workflow.joins import Quorum, Vote
 from penstock.workflow.loops import Refine
-from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.tiers import routes_of
 
 Flow = Literal["step", "sequence", "choice", "side_by_side", "loop"]
@@ -82,13 +82,21 @@ def _drawn(block: Block, definition: Definition) -> Drawn:
             routes = () if tier is None else routes_of(tier)
             places = " or ".join(f"{route.pool}/{route.model}" for route in routes)
             return Drawn(block.id, kind, f"{block.model}: {places}, {block.max_tokens} tokens at most")
-        case ToolStep():
-            return Drawn(block.id, kind, block.tool + ("" if block.idempotent else ", not idempotent"))
-        case TaskStep():
-            return Drawn(block.id, kind, block.task + ("" if block.queue == "default" else f" on {block.queue}"))
+        case ToolStep() | TaskStep() | RunStep():
+            return Drawn(block.id, kind, _called(block))
         case _:  # a kind that has no drawing of its own is drawn with what is inside it
             parts = children(block)
             return Drawn(block.id, kind, "", "loop" if parts else "step", within(*parts))
+
+
+def _called(step: ToolStep | TaskStep | RunStep) -> str:
+    match step:
+        case ToolStep():
+            return step.tool + ("" if step.idempotent else ", not idempotent")
+        case TaskStep():
+            return step.task + ("" if step.queue == "default" else f" on {step.queue}")
+        case RunStep():
+            return step.run + ("" if step.wait else ", not waited for")
 
 
 def _choice(block: RouteBlock, definition: Definition) -> Drawn:

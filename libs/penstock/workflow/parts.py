@@ -101,3 +101,27 @@ class TaskStep(Leaf):
     input: Any = Field(default_factory=dict)
     queue: Identifier = "default"
     output_schema: JsonSchema | None = None
+
+
+class RunStep(Leaf):
+    """A run of another workflow, `name` (its latest version) or `name@version`. Its output is that run's.
+
+    With `wait: false` the step is over when the run has been asked for; its output is `{"run_id": …}`.
+    """
+
+    run: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")]
+    input: Any = Field(default_factory=dict)
+    wait: bool = True
+    labels: Annotated[
+        dict[
+            Annotated[str, StringConstraints(min_length=1, max_length=63)],
+            Annotated[str, StringConstraints(max_length=256)],
+        ],
+        Field(max_length=32),
+    ] = Field(default_factory=dict)
+    """Beside those of the run that asks."""
+    budget: Caps | None = None
+    """What the run may spend, at most what is left of its parent's; reserved until it ends."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
+    retry: Retry = Retry(attempts=1)
+    output_schema: JsonSchema | None = None

@@ -19,7 +19,7 @@ from penstock.workflow.faults import Path
 from penstock.workflow.gates import Gate
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import LOOP_NAMES, Refine
-from penstock.workflow.parts import Leaf, ModelStep, TaskStep, ToolStep
+from penstock.workflow.parts import Leaf, ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.sizes import REQUEST_BYTES_MAX, shape_at, text_bytes
 from penstock.workflow.tiers import Route, routes_of
 
@@ -197,6 +197,11 @@ class _Reckoning:
             seconds = min(seconds, step.step_timeout_seconds)
         return Worst(requests=attempts, needed_seconds=seconds)
 
+    def child(self, step: RunStep) -> Worst:
+        """A child run's time is its step's; what it asks for is for its own workflow to say."""
+        worst = self.leaf(step) if step.wait else Worst(requests=1)
+        return replace(worst, uncounted=frozenset({step.id}))
+
     def model(self, step: ModelStep) -> Worst:
         """A model step: each attempt may be paid for, on the dearest route."""
         return self.asks(step, (*self.path(step), "prompt"), step.id)
@@ -301,5 +306,6 @@ RULES: Final[Mapping[type, Callable[[_Reckoning, Any], Worst]]] = {
     ModelStep: _Reckoning.model,
     ToolStep: _Reckoning.leaf,
     TaskStep: _Reckoning.leaf,
+    RunStep: _Reckoning.child,
 }
 """What each kind of block comes to; of a kind that is not here only its parts are counted, and it is named."""

@@ -24,6 +24,9 @@ class RunBody(RunRequested):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
+    parent: Literal[None] = None
+    """Only a run's own step has child runs."""
+
 
 class ReasonBody(BaseModel):
     """Why something is said to a run."""
@@ -85,6 +88,8 @@ class StepLine(BaseModel):
     last_at: datetime
     preview: Any = None
     error: Failure | None = None
+    child_run_id: str | None = None
+    """The run that the step's last attempt asked for."""
     attempts: list[Attempt] = Field(default_factory=list)
 
 
@@ -101,6 +106,9 @@ class RunDetail(RunLine):
     output: Any = None
     sequence: int = 0
     simulated: bool = False
+    parent_run_id: str | None = None
+    """The run whose step asked for this one."""
+    parent_step: str | None = None
     steps: list[StepLine] = Field(default_factory=list)
     steps_truncated: bool = False
     links: dict[str, str] = Field(default_factory=dict)

@@ -1,16 +1,20 @@
 """Owns what the rows mean to a reader: a line of the list, a run with its steps. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from penstock.contracts.ids import child_run_id
 from penstock.contracts.messages import RunProgressed, RunUsage, StepChange, UsageRecorded
 from services.gateway.api.bodies import Attempt, RunDetail, RunLine, StepLine
 from services.gateway.read_models.reader import CHANGES_MAX
 
 Row = Mapping[str, Any]
+
+RUN: Final = "run"
+"""The kind of a step that asks for child runs."""
 
 
 def links(run_id: str, tenant: str) -> dict[str, str]:
@@ -80,6 +84,8 @@ def detail(row: Row, progress: Iterable[Mapping[str, Any]], usage: Iterable[Mapp
         output=ending.get("output"),
         sequence=row["sequence"],
         simulated=any(entry.simulated for entry in entries),
+        parent_run_id=start.parent.run_id if start and start.parent else None,
+        parent_step=start.parent.step if start and start.parent else None,
         steps=steps(changes[:CHANGES_MAX], entries),
         steps_truncated=len(changes) > CHANGES_MAX,
         links=links(row["run_id"], row["tenant"]),
@@ -105,6 +111,7 @@ def steps(changes: Iterable[StepChange], entries: Iterable[UsageRecorded]) -> li
             last_at=change.at,
             preview=change.preview,
             error=change.error,
+            child_run_id=child_run_id(change.request_id) if change.kind == RUN and change.request_id else None,
             attempts=attempts.get(change.step, []),
         )
     return list(found.values())

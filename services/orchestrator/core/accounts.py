@@ -62,7 +62,7 @@ def account_of(run: Run, caps: Budget, path: str = "", ceiling: Budget | None = 
     """The account of a run, or of the block at `path`, as the rows say. A block's frame answers with it (`account`)."""
     account = Account(caps, path, run.workflow, ceiling)
     for step in run.steps.values():
-        if not below(step.path, path) or step.kind != "model":
+        if not below(step.path, path) or step.kind not in ("model", "run"):
             continue
         if step.model_calls:
             account.spent += Amounts(step.model_calls, step.input_tokens + step.output_tokens, step.cost)

@@ -3,7 +3,7 @@
 All that is decided about one step's attempts is decided here.
 """
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from penstock.contracts import ids
@@ -21,7 +21,8 @@ from penstock.contracts.messages import (
 from penstock.workflow.expressions import ExpressionError
 from penstock.workflow.parts import Retry
 from services.orchestrator.core.accounts import abandon
-from services.orchestrator.core.budget import reserve, settle
+from services.orchestrator.core.budget import reserve, settle, settle_child
+from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeeded
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
 from services.orchestrator.core.values import (
@@ -29,7 +30,7 @@ from services.orchestrator.core.values import (
     VALUE_BYTES_MAX,
     VALUE_TOO_LARGE,
     NotPortableError,
-    TooLargeError,
+    RefusedError,
     portable,
     shortened,
 )
@@ -37,7 +38,7 @@ from services.orchestrator.core.values import (
 if TYPE_CHECKING:
     from services.orchestrator.core.leaf import LeafNode
 
-Completed = InferenceCompleted | ToolCompleted | TaskCompleted
+Completed = InferenceCompleted | ToolCompleted | TaskCompleted | ChildCompleted
 
 OUTPUT_INVALID: Final = "output_invalid"
 _JITTER_BITS: Final = 48
@@ -75,11 +76,14 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
         "priority": run.priority,
     }
     try:
-        request = node.request(attribution, leaf.parent.find, step)
+        request = node.ask(turn, leaf, attribution)
     except ExpressionError as error:
         return _failed(turn, leaf, Failure(code="expression_failed", message=str(error), step=step.path))
-    except TooLargeError as error:
-        return _failed(turn, leaf, Failure(code=VALUE_TOO_LARGE, message=str(error), step=step.path))
+    except RefusedError as error:
+        return _failed(turn, leaf, Failure(code=error.code, message=str(error), step=step.path))
+    except RunFailedError as error:
+        _failed(turn, leaf, error.failure)
+        raise
     if isinstance(request, InferenceRequested):
         failure = _reserved(turn, leaf, request)
         if failure is not None:
@@ -91,8 +95,11 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
     step.due_at_ms = due_at_ms
     step.dispatched_at_ms = turn.at_ms
     turn.live.dispatched += 1
-    turn.live.add(leaf)
     turn.ask(request)
+    at_once = node.at_once(step)
+    if at_once is not None:
+        return _completed(turn, leaf, at_once, at_once)
+    turn.live.add(leaf)
     turn.changed(step, route=node.route_label(step))
     return None
 
@@ -101,6 +108,8 @@ def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
     """Takes the answer to the awaited attempt."""
     if isinstance(message, InferenceCompleted):
         settle(turn, leaf, message)
+    elif isinstance(message, ChildCompleted):
+        settle_child(turn, leaf, message.finished.usage)
     if message.error is not None:
         return _missed(turn, leaf, message.error)
     try:
@@ -114,11 +123,15 @@ def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
     fault = schema.fault(output) if schema is not None else None
     if fault is not None:
         return _missed(turn, leaf, _invalid(f"the output misses its schema at {fault}"))
+    return _completed(turn, leaf, output, output if size_bytes <= PREVIEW_BYTES_MAX else None)
+
+
+def _completed(turn: Turn, leaf: LeafFrame, output: Any, preview: Any) -> Succeeded:
     step = leaf.step
     step.output = output
     step.error = None
     _end(turn, leaf, StepPhase.COMPLETED)
-    turn.changed(step, preview=output if size_bytes <= PREVIEW_BYTES_MAX else None, route=leaf.node.route_label(step))
+    turn.changed(step, preview=preview, route=leaf.node.route_label(step))
     return Succeeded(output)
 
 
@@ -126,6 +139,7 @@ def due(turn: Turn, leaf: LeafFrame) -> Answer:
     """A leaf's time has come: the next attempt where one was put off, else the awaited one took too long."""
     step = leaf.step
     abandon(turn, leaf)
+    leaf.node.give_up(turn, step)
     if step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms:
         return _out_of_time(turn, leaf, step.error)
     if step.phase is StepPhase.RETRYING:

@@ -5,12 +5,13 @@ from typing import Final
 
 import orjson
 
-from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested
+from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested, Money, RunUsage
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
 from services.orchestrator.core.frames import LeafFrame
 from services.orchestrator.core.state import NOTHING_SPENT, Amounts, Run, Step
 from services.orchestrator.core.turn import RunFailedError, Turn
+from services.orchestrator.core.values import RefusedError
 
 BYTES_PER_TOKEN: Final = 2
 """Of a prompt: English has about four, Chinese three. Digits and code can have fewer; what such a call uses beyond its
@@ -82,6 +83,72 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
         spend(turn, account, used)
 
 
+def grant(turn: Turn, leaf: LeafFrame, own: Budget | None) -> Budget | None:
+    """What a child run may spend: `own`, as far as something is left; without it, all that is left.
+
+    What it may spend by its own budget is reserved; else children side by side would leave nothing to each other.
+    Raises RefusedError where nothing is left, RunFailedError where it is the run that has nothing left.
+    """
+    counted = list(accounts(turn, leaf))
+    granted = own
+    for account in counted:
+        spent = [cap for cap in CAPS if (left := _left(account, cap)) is not None and left <= 0]
+        if spent:
+            failure = _nothing_left(account, spent[0], leaf.step.path)
+            if account.path:
+                raise RefusedError(failure.code, failure.message)
+            raise RunFailedError(failure)
+        granted = effective(granted, _all_left(account))
+    if own is not None and granted is not None and counted:
+        leaf.step.reserved = Amounts(*(limit_of(granted, cap) or 0 for cap in CAPS))  # type: ignore[arg-type]  # each cap's own type, in the order of the fields
+        for account in counted:
+            account.reserved += leaf.step.reserved
+    return granted
+
+
+def settle_child(turn: Turn, leaf: LeafFrame, used: RunUsage) -> None:
+    """A child run ended: what it used counts as if the step had, in the place of what was reserved.
+
+    Raises RunFailedError where its currency is not the run's.
+    """
+    step, usage = leaf.step, turn.run.usage
+    reserved, step.reserved = step.reserved, None
+    for total in (step, usage):
+        total.model_calls += used.model_calls
+        total.input_tokens += used.input_tokens
+        total.output_tokens += used.output_tokens
+    _add_cost(turn.run, step, used.cost if used.cost.amount else None)
+    for account in accounts(turn, leaf):
+        if reserved is not None:
+            account.reserved -= reserved
+        spend(turn, account, Amounts(used.model_calls, used.input_tokens + used.output_tokens, used.cost.amount))
+
+
+def _left(account: Account, cap: Cap) -> Decimal | int | None:
+    limit = limit_of(account.caps, cap)
+    return None if limit is None else limit - getattr(account.spent, cap) - getattr(account.reserved, cap)
+
+
+def _all_left(account: Account) -> Budget:
+    calls, tokens, cost = (_left(account, cap) for cap in CAPS)
+    money = None
+    if cost is not None and account.caps.cost is not None:
+        money = Money(amount=Decimal(cost), currency=account.caps.cost.currency)
+    return Budget(
+        model_calls=None if calls is None else int(calls), tokens=None if tokens is None else int(tokens), cost=money
+    )
+
+
+def _nothing_left(account: Account, cap: Cap, path: str) -> Failure:
+    limit = limit_of(account.caps, cap)
+    text = (
+        f"the cap of {cap.replace('_', ' ')} is {_shown(limit or 0)}: {_shown(getattr(account.spent, cap))} spent, "
+        f"{_shown(getattr(account.reserved, cap))} reserved; nothing is left for a child run, which was not asked for; "
+        f"raise {account.where(cap)}"
+    )
+    return Failure(code="budget_exceeded", message=text, step=path)
+
+
 def _count(run: Run, step: Step, message: InferenceCompleted) -> Amounts:
     usage = run.usage
     input_tokens = message.usage.input + message.usage.cached_input
@@ -92,16 +159,20 @@ def _count(run: Run, step: Step, message: InferenceCompleted) -> Amounts:
     usage.model_calls += 1
     usage.input_tokens += input_tokens
     usage.output_tokens += output_tokens
-    cost = NOTHING_SPENT
-    if message.cost is not None:
-        if not usage.cost:
-            usage.currency = message.cost.currency
-        elif usage.currency != message.cost.currency:
-            raise RunFailedError(mixed_currencies(usage.currency, message.cost.currency, step.path))
-        cost = message.cost.amount
-        step.cost += cost
-        usage.cost += cost
-    return Amounts(1, input_tokens + output_tokens, cost)
+    return Amounts(1, input_tokens + output_tokens, _add_cost(run, step, message.cost))
+
+
+def _add_cost(run: Run, step: Step, cost: Money | None) -> Decimal:
+    usage = run.usage
+    if cost is None:
+        return NOTHING_SPENT
+    if not usage.cost:
+        usage.currency = cost.currency
+    elif usage.currency != cost.currency:
+        raise RunFailedError(mixed_currencies(usage.currency, cost.currency, step.path))
+    step.cost += cost.amount
+    usage.cost += cost.amount
+    return cost.amount
 
 
 def _shortage(account: Account, needed: Amounts, price: Price | None, path: str) -> Failure | None:

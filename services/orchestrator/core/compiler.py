@@ -38,6 +38,7 @@ class Compiler:
     """Compiles one definition; the blocks call it for what is inside them."""
 
     def __init__(self, definition: Definition, kinds: "Mapping[type, Callable[[Any, Compiler], Node]]") -> None:
+        self.depth_max = definition.depth_max
         self._tiers = definition.tiers
         self._kinds = kinds
 

@@ -14,7 +14,8 @@ from penstock.contracts.messages import (
     TaskCompleted,
     ToolCompleted,
 )
-from services.orchestrator.core.attempts import answered, deadline_exceeded, due
+from services.orchestrator.core.attempts import Completed, answered, deadline_exceeded, due
+from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.ending import applied, closed, end, finish
 from services.orchestrator.core.entering import derived, enter
 from services.orchestrator.core.frames import Answer, LeafFrame, Live
@@ -29,6 +30,14 @@ class Outcome:
     """An executor answered."""
 
     message: InferenceCompleted | ToolCompleted | TaskCompleted
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """A run that a step of this one asked for is over."""
+
+    message: ChildCompleted
     at_ms: int
 
 
@@ -54,7 +63,7 @@ class AlarmDue:
     at_ms: int
 
 
-Event = Outcome | Cancelled | Redriven | AlarmDue
+Event = Outcome | ChildEnded | Cancelled | Redriven | AlarmDue
 
 
 def decide(run: Run, program: Program, event: Event) -> Decision:
@@ -65,8 +74,8 @@ def decide(run: Run, program: Program, event: Event) -> Decision:
     live = run.live if run.live is not None else restore(run, program)
     turn = Turn(run, live, event.at_ms)
     match event:
-        case Outcome():
-            leaf = _awaiting(live, event)
+        case Outcome() | ChildEnded():
+            leaf = _awaiting(live, event.message)
             if leaf is None:
                 return closed(turn)
             return applied(turn, lambda: _pass_on(turn, leaf, answered(turn, leaf, event.message)))
@@ -96,9 +105,8 @@ class CorruptRunError(RuntimeError):
     """The rows of a running run are not what any sequence of events leads to."""
 
 
-def _awaiting(live: Live, event: Outcome) -> LeafFrame | None:
+def _awaiting(live: Live, message: Completed) -> LeafFrame | None:
     """The leaf that awaits this very answer."""
-    message = event.message
     leaf = live.leaves.get(message.step)
     if leaf is None or leaf.step.phase is not StepPhase.WAITING or leaf.step.request_id != message.request_id:
         return None
@@ -148,4 +156,9 @@ def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
     return applied(turn, go_on)
 
 
-_KINDS: Final[dict[StepKind, type]] = {"model": InferenceCompleted, "tool": ToolCompleted, "task": TaskCompleted}
+_KINDS: Final[dict[StepKind, type]] = {
+    "model": InferenceCompleted,
+    "tool": ToolCompleted,
+    "task": TaskCompleted,
+    "run": ChildCompleted,
+}

@@ -10,6 +10,7 @@ from penstock.workflow.schemas import Schema
 from penstock.workflow.tiers import Route
 from services.orchestrator.core.attempts import OUTPUT_INVALID as OUTPUT_INVALID  # a request says what was invalid
 from services.orchestrator.core.attempts import begin
+from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded
 from services.orchestrator.core.state import Request, Step, StepKind
 from services.orchestrator.core.turn import Turn
@@ -55,8 +56,19 @@ class LeafNode(ABC):
         self.step_timeout_ms = None if whole is None else max(1, round(whole * 1000))
 
     @abstractmethod
-    def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> Request:
+    def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> Request | ChildRequested:
         """What to ask for. Raises ExpressionError or TooLargeError, naming the field."""
+
+    def ask(self, turn: Turn, leaf: LeafFrame, attribution: dict[str, Any]) -> Request | ChildRequested:  # noqa: ARG002  # a child run depends on its parent's
+        """The request of the next attempt. Raises as `request` does, or RefusedError."""
+        return self.request(attribution, leaf.parent.find, leaf.step)
+
+    def at_once(self, step: Step) -> Any:  # noqa: ARG002  # for kinds that are not waited for
+        """The output where the step is over as soon as it has asked; None: its answer is awaited."""
+        return None
+
+    def give_up(self, turn: Turn, step: Step) -> None:  # noqa: B027  # only a child run is told
+        """The answer that the step waits for, if it waits for one, will change nothing any more."""
 
     def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
         """Asks for the first attempt, or answers from the row of one that was asked for before."""

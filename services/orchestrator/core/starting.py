@@ -1,6 +1,6 @@
 """Owns the beginning of a run: what a request leads to, and why one cannot be served."""
 
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from penstock.contracts.messages import Failure, RunRequested, RunStart
@@ -12,7 +12,8 @@ from services.orchestrator.core.state import Decision, Run
 from services.orchestrator.core.turn import Turn, moment
 from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable, preview
 
-REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant"})
+CANCELLED: Final = "cancelled"
+REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant", CANCELLED})
 """The codes of runs that were never more than an answer: what they asked for was not kept."""
 
 
@@ -44,6 +45,7 @@ def start(
         deadline_at_ms=_deadline(request, program, at_ms),
         traceparent=traceparent,
         started_at_ms=at_ms,
+        parent=request.parent,
     )
     turn = Turn(run, derived(run, program), at_ms)
     turn.decision.run_changed = True
@@ -54,6 +56,7 @@ def start(
         deadline=moment(run.deadline_at_ms),
         budget=run.budget,
         started_at=turn.at,
+        parent=run.parent,
     )
     return applied(turn, lambda: begin(turn, program, fault))
 
@@ -61,7 +64,7 @@ def start(
 def reject(
     request: RunRequested, failure: Failure, *, key: UUID, tenant: str, run_id: str, home: int, at_ms: int
 ) -> Decision:
-    """A run that fails before anything else about it is looked at: the request can be answered, not served.
+    """A run that is over before anything else about it is looked at: the request can be answered, not served.
 
     `failure` has one of REJECTIONS as its code, so that nobody redrives a run of which nothing is kept.
     """
@@ -83,10 +86,12 @@ def reject(
         deadline_at_ms=at_ms,
         traceparent=None,
         started_at_ms=at_ms,
+        parent=request.parent,
     )
     turn = Turn(run, derived(run, None), at_ms)
-    turn.decision.start = RunStart(priority=run.priority, started_at=turn.at)
-    return applied(turn, lambda: begin(turn, None, failure))
+    turn.decision.start = RunStart(priority=run.priority, started_at=turn.at, parent=run.parent)
+    status: Literal["failed", "cancelled"] = "cancelled" if failure.code == CANCELLED else "failed"
+    return applied(turn, lambda: end(turn, status, failure))
 
 
 def rejected(run: Run) -> bool:

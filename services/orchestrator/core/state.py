@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
+from penstock.contracts.children import ParentStep
 from penstock.contracts.messages import (
     Budget,
     CapNeared,
@@ -20,11 +21,12 @@ from penstock.contracts.messages import (
     TaskRequested,
     ToolRequested,
 )
+from services.orchestrator.core.children import ChildAbandoned, ChildRequested
 
 if TYPE_CHECKING:
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "route", "map", "check", "refine", "agent", "vote"]
+StepKind = Literal["model", "tool", "task", "run", "route", "map", "check", "refine", "agent", "vote"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 
@@ -126,6 +128,8 @@ class Run:
     deadline_at_ms: int
     traceparent: str | None
     started_at_ms: int
+    parent: ParentStep | None = None
+    """The step that asked for it, where one did."""
     finished_at_ms: int | None = None
     usage: Usage = field(default_factory=Usage)
     steps: dict[str, Step] = field(default_factory=dict)
@@ -148,6 +152,8 @@ class Decision:
     the sum over its steps)."""
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    children: list[ChildRequested] = field(default_factory=list)
+    abandoned: list[ChildAbandoned] = field(default_factory=list)
     alarm_at_ms: int | None = None
     changes: list[StepChange] = field(default_factory=list)
     caps_neared: list[CapNeared] = field(default_factory=list)
@@ -157,4 +163,4 @@ class Decision:
     @property
     def empty(self) -> bool:
         """Whether the event changed nothing, as a result that nobody awaits."""
-        return not (self.run_changed or self.steps or self.requests or self.finished)
+        return not (self.run_changed or self.steps or self.requests or self.children or self.finished)

@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.accounts import abandon, release
+from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.frames import LeafFrame, Live, below
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.core.values import preview
@@ -63,9 +64,12 @@ class Turn:
         self.run.steps[step.path] = step
         self.changed(step, preview=preview(step.output))
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request | ChildRequested) -> None:
         """A request is to be sent."""
-        self.decision.requests.append(request)
+        if isinstance(request, ChildRequested):
+            self.decision.children.append(request)
+        else:
+            self.decision.requests.append(request)
 
     def revives(self, step: Step) -> bool:
         """Whether a step that is over begins again: when its run is redriven, what failed it and what that cancelled.
@@ -82,7 +86,7 @@ class Turn:
     def cancel_below(self, path: str) -> None:
         """Stops awaiting every leaf under the block at `path`; an empty path means the whole run."""
         # Sorted, because a restored run has its leaves in another order than one that was never away.
-        unsent = {request.request_id for request in self.decision.requests}
+        unsent = {asked.request_id for asked in (*self.decision.requests, *self.decision.children)}
         for leaf_path in sorted(leaf_path for leaf_path in self.live.leaves if below(leaf_path, path)):
             leaf = self.live.leaves[leaf_path]
             if leaf.step.request_id in unsent:
@@ -94,6 +98,7 @@ class Turn:
     def _cancel(self, leaf: LeafFrame) -> None:
         step = leaf.step
         del self.live.leaves[step.path]
+        leaf.node.give_up(self, step)
         step.phase = StepPhase.CANCELLED
         step.due_at_ms = None
         self.pruned = True
@@ -103,7 +108,10 @@ class Turn:
         """The decision, without the requests that the same event made and unmade."""
         decision = self.decision
         decision.steps = list(self.touched.values())
-        if self.pruned and decision.requests:
-            awaited = {step.request_id for step in decision.steps if step.phase is StepPhase.WAITING}
-            decision.requests = [request for request in decision.requests if request.request_id in awaited]
+        if self.pruned and (decision.requests or decision.children):
+            cancelled = {step.request_id for step in decision.steps if step.phase is StepPhase.CANCELLED}
+            unmade = cancelled & {child.request_id for child in decision.children}
+            decision.requests = [request for request in decision.requests if request.request_id not in cancelled]
+            decision.children = [child for child in decision.children if child.request_id not in unmade]
+            decision.abandoned = [child for child in decision.abandoned if child.request_id not in unmade]
         return decision

@@ -14,11 +14,19 @@ MESSAGE_CHARACTERS_MAX: Final = 2_000
 VALUE_TOO_LARGE: Final = "value_too_large"
 
 
-class TooLargeError(ValueError):
+class RefusedError(ValueError):
+    """A request that must not be made; `code` is that of the step's failure."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TooLargeError(RefusedError):
     """What a request would carry is beyond VALUE_BYTES_MAX; the message names the field."""
 
     def __init__(self, field: str, size_bytes: int) -> None:
-        super().__init__(f"{field} has {size_bytes} bytes; at most {VALUE_BYTES_MAX} can be sent")
+        super().__init__(VALUE_TOO_LARGE, f"{field} has {size_bytes} bytes; at most {VALUE_BYTES_MAX} can be sent")
 
 
 class NotPortableError(ValueError):

@@ -19,6 +19,7 @@ from penstock.contracts.messages import (
 from penstock.runtime.kafka.records import dead_letter
 from services.orchestrator.core import decide as core
 from services.orchestrator.core import starting
+from services.orchestrator.core.children import ChildAbandoned, ChildCompleted, ChildRequested
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.shell import records
 from services.orchestrator.shell.alarms import Alarms
@@ -61,8 +62,9 @@ class Touched:
     """Whether the read side must hear of it."""
     steps: dict[str, Step] = field(default_factory=dict)
     changes: list[StepChange] = field(default_factory=list)
-    requests: list[tuple[Request, str]] = field(default_factory=list)
     caps_neared: list[CapNeared] = field(default_factory=list)
+    requests: list[tuple[Request | ChildRequested, str]] = field(default_factory=list)
+    abandoned: list[tuple[ChildAbandoned, str]] = field(default_factory=list)
     start: RunStart | None = None
     finished: RunFinished | None = None
     alarm_at_ms: int | None = None
@@ -160,7 +162,7 @@ class Deciding:
             return  # published twice: the run is there
         if self._tenants and given.tenant not in self._tenants:
             failure = Failure(code="unknown_tenant", message=f"there is no tenant {given.tenant!r}")
-            self._reject(given, given.request, failure)
+            self._reject(given, given.request, failure, given.tenant, given.run_id)
             return
         resolved = self._definitions.resolve(given.request.workflow)
         decision = starting.start(
@@ -181,20 +183,24 @@ class Deciding:
             return
         # A request that cannot be read still says which run it is; of its workflow only the name is kept.
         request = RunRequested(workflow=given.workflow or UNNAMED)
-        self._reject(given, request, Failure(code="invalid_request", message=given.reason))
+        failure = Failure(code="invalid_request", message=given.reason)
+        self._reject(given, request, failure, given.tenant, given.run_id)
 
-    def _reject(self, given: Requested | Rejected, request: RunRequested, failure: Failure) -> None:
+    def _reject(
+        self, given: Requested | Rejected | Signalled, request: RunRequested, failure: Failure, tenant: str, run_id: str
+    ) -> None:
         decision = starting.reject(
             request,
             failure,
             key=given.run_key,
-            tenant=given.tenant,
-            run_id=given.run_id,
+            tenant=tenant,
+            run_id=run_id,
             home=given.record.partition,
             at_ms=self._at_ms,
         )
         self._runs.put(decision.run)
-        self._absorb(decision, given.envelope.id, new=True)
+        cause = given.event_id if isinstance(given, Signalled) else given.envelope.id
+        self._absorb(decision, cause, new=True)
 
     def _answered(self, given: Answered) -> None:
         run = self._runs.get(given.run_key)
@@ -205,8 +211,7 @@ class Deciding:
     def _signalled(self, given: Signalled) -> None:
         run = self._runs.get(given.run_key)
         if run is None:
-            reason = f"there is no run {given.signal.run_id!r} of tenant {given.signal.tenant!r}"
-            self._set_aside(given.record.partition, dead_letter(given.record, reason, None, self._group_id))
+            self._signalled_nobody(given)
             return
         if run.home != given.record.partition:
             self._set_aside(given.record.partition, records.forwarded(given.record, run.home))
@@ -216,6 +221,28 @@ class Deciding:
                 self._decide(run, core.Cancelled(given.signal.reason, self._at_ms), given.event_id)
             case SignalKind.REDRIVE:
                 self._decide(run, core.Redriven(self._at_ms), given.event_id)
+            case SignalKind.CHILD_FINISHED:
+                self._child_finished(run, given)
+
+    def _child_finished(self, run: Run, given: Signalled) -> None:
+        parent, finished = given.signal.parent, given.signal.finished
+        if parent is not None and finished is not None:  # the message's own rule
+            message = ChildCompleted(parent.step, parent.request_id, finished)
+            self._decide(run, core.ChildEnded(message, self._at_ms), given.event_id)
+
+    def _signalled_nobody(self, given: Signalled) -> None:
+        """Something is said to a run that is not here: never was, not yet, or not any more."""
+        signal = given.signal
+        if signal.kind is SignalKind.CHILD_FINISHED:
+            return  # nobody awaits it: the parent is gone, by retention
+        if signal.kind is SignalKind.CANCEL and signal.workflow:
+            # It overtook the request, which will find the run over. A cancel that is lost would leave a child running.
+            failure = Failure(code=starting.CANCELLED, message=signal.reason or "cancelled before it began")
+            request = RunRequested(workflow=signal.workflow)
+            self._reject(given, request, failure, signal.tenant, signal.run_id)
+            return
+        reason = f"there is no run {signal.run_id!r} of tenant {signal.tenant!r}"
+        self._set_aside(given.record.partition, dead_letter(given.record, reason, None, self._group_id))
 
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
@@ -238,9 +265,11 @@ class Deciding:
         for step in decision.steps:
             touched.steps[step.path] = step
         touched.changes.extend(decision.changes)
-        for request in decision.requests:
+        for request in (*decision.requests, *decision.children):
             touched.requests.append((request, cause))
         touched.caps_neared.extend(decision.caps_neared)
+        for child in decision.abandoned:
+            touched.abandoned.append((child, cause))
         touched.start = touched.start or decision.start
         touched.finished = decision.finished or touched.finished
 
@@ -255,15 +284,24 @@ class Deciding:
         outgoing.extend(
             [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
         )
+        outgoing.extend([records.abandoned_record(run, child, cause, self._time) for child, cause in touched.abandoned])
         self._tell(touched, outgoing)
         if touched.finished is not None:
-            outgoing.append(records.finished_record(run, touched.finished, touched.cause, self._time))
+            self._say_end(run, touched.finished, touched.cause, outgoing)
         if touched.new:
             batch.started.append(run)
         elif touched.row_changed:
             batch.changed.append(run)
         for step in touched.steps.values():
             batch.steps.append((run, step))
+
+    def _say_end(self, run: Run, finished: RunFinished, cause: str, outgoing: list[Outgoing]) -> None:
+        """To everybody, and to the step that asked for the run, where one did."""
+        outgoing.append(records.finished_record(run, finished, cause, self._time))
+        homes = self._definitions.deployment.home_partitions
+        answer = records.child_finished_record(run, finished, cause, self._time, homes)
+        if answer is not None:
+            outgoing.append(answer)
 
     def _seal_alarm(self, touched: Touched, batch: Batch) -> None:
         """A later alarm than the one that is set is left to ring early: moving it would cost a write per step."""

@@ -42,7 +42,7 @@ class Definitions:
 
     def __init__(self, store: Store, deployment: Deployment) -> None:
         self._store = store
-        self._deployment = deployment
+        self.deployment = deployment
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._programs: dict[tuple[str, str], Program] = {}
         self._newest: dict[str, str] = {}
@@ -114,12 +114,12 @@ class Definitions:
         tiers = set(tiers_named(definition.do))
         pools = {route.pool for tier in tiers for route in routes_of(definition.tiers.get(tier, ()))}
         faults += [
-            f"queue {queue!r} does not exist here (there are: {', '.join(self._deployment.queues)})"
-            for queue in sorted(queues - set(self._deployment.queues))
+            f"queue {queue!r} does not exist here (there are: {', '.join(self.deployment.queues)})"
+            for queue in sorted(queues - set(self.deployment.queues))
         ]
         faults += [
-            f"pool {pool!r} does not exist here (there are: {', '.join(self._deployment.pools)})"
-            for pool in sorted(pools - set(self._deployment.pools))
+            f"pool {pool!r} does not exist here (there are: {', '.join(self.deployment.pools)})"
+            for pool in sorted(pools - set(self.deployment.pools))
         ]
         if faults:
             raise RefusedDefinitionError("; ".join(faults))

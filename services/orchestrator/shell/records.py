@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -17,18 +18,21 @@ from penstock.contracts.messages import (
     Lane,
     Message,
     RunFinished,
+    RunSignalled,
     RunStart,
+    SignalKind,
     StepChange,
     TaskRequested,
     ToolRequested,
 )
 from penstock.runtime.kafka.records import Received
+from services.orchestrator.core.children import ChildAbandoned, ChildRequested
 from services.orchestrator.core.state import Request, Run, RunStatus
 
 SOURCE: Final = "penstock/orchestrator"
 
 
-def topic_name(request: Request) -> str:
+def topic_name(request: Request | ChildRequested) -> str:
     """The broker topic that a request goes to."""
     match request:
         case InferenceRequested():
@@ -37,6 +41,8 @@ def topic_name(request: Request) -> str:
             return _task_topic(request.queue)
         case ToolRequested():
             return topics.TOOL_REQUESTED.name
+        case ChildRequested():
+            return topics.RUN_REQUESTED.name
 
 
 @cache
@@ -53,7 +59,9 @@ _HEADINGS: Final = {
     InferenceRequested: Heading(topics.INFERENCE_REQUESTED, SOURCE),
     ToolRequested: Heading(topics.TOOL_REQUESTED, SOURCE),
     TaskRequested: Heading(topics.TASK_REQUESTED, SOURCE),
+    ChildRequested: Heading(topics.RUN_REQUESTED, SOURCE),
 }
+_SIGNALLED: Final = Heading(topics.RUN_SIGNALLED, SOURCE)
 _PROGRESSED: Final = Heading(topics.RUN_PROGRESSED, SOURCE)
 _FINISHED: Final = Heading(topics.RUN_FINISHED, SOURCE)
 
@@ -63,16 +71,66 @@ def trace_of(run: Run) -> str:
     return run.traceparent[3:35] if run.traceparent else ids.trace_id(run.key)
 
 
-def request_record(run: Run, request: Request, cause: str, at: bytes) -> Outgoing:
-    """A request for work; its id is the request id, so that a repetition is known as one."""
+def request_record(run: Run, request: Request | ChildRequested, cause: str, at: bytes) -> Outgoing:
+    """A request for work; its id is the request id, so that a repetition is known as one.
+
+    A child run's key is its own run id, which spreads children over all homes.
+    """
     run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(request.request_id))
     heading = _HEADINGS[type(request)]
     return Outgoing(
         topic=topic_name(request),
-        key=run_id,
+        key=_child_key(request.request_id) if isinstance(request, ChildRequested) else run_id,
         value=request.to_json(),
         headers=heading.headers(str(request.request_id), at, run.tenant, run_id, cause, trace),
     )
+
+
+def abandoned_record(run: Run, child: ChildAbandoned, cause: str, at: bytes) -> Outgoing:
+    """The cancel of a child run: by the key of its request, so it goes to the same partition number."""
+    return Outgoing(
+        topic=topics.RUN_SIGNALLED.name,
+        key=_child_key(child.request_id),
+        value=child.message.to_json(),
+        headers=_SIGNALLED.headers(
+            f"{child.request_id}/abandoned",
+            at,
+            run.tenant,
+            child.message.run_id.encode(),
+            cause,
+            ids.traceparent(trace_of(run), ids.span_id(child.request_id)),
+        ),
+    )
+
+
+def child_finished_record(run: Run, finished: RunFinished, cause: str, at: bytes, homes: int) -> Outgoing | None:
+    """What a child run's end says to the step that awaits it, at its home; None where nobody does."""
+    parent = run.parent
+    if parent is None or not parent.awaited:
+        return None
+    signal = RunSignalled(
+        run_id=parent.run_id, tenant=run.tenant, kind=SignalKind.CHILD_FINISHED, parent=parent, finished=finished
+    )
+    run_id = parent.run_id.encode()
+    return Outgoing(
+        topic=topics.RUN_SIGNALLED.name,
+        key=run_id,
+        value=signal.to_json(),
+        headers=_SIGNALLED.headers(
+            f"{run.key.hex}/answer/{run.sequence}",
+            at,
+            run.tenant,
+            run_id,
+            cause,
+            ids.traceparent(trace_of(run), ids.span_id(parent.request_id)),
+        ),
+        # A parent is what a request says it is; one that claims a partition that is none is looked for by its key.
+        partition=parent.home if parent.home < homes else None,
+    )
+
+
+def _child_key(request_id: UUID) -> bytes:
+    return ids.child_run_id(request_id).encode()
 
 
 class Progress(NamedTuple):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import orjson
 
+from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id
 from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
 from services.orchestrator.core.state import Amounts, Run, Step, Usage
@@ -91,6 +92,8 @@ def run_from_row(row: Row) -> Run:
         deadline_at_ms=row["deadline_at_ms"],
         traceparent=request["traceparent"],
         started_at_ms=row["started_at_ms"],
+        # Runs from before there were children say nothing of a parent.
+        parent=ParentStep.model_validate(request["parent"]) if request.get("parent") is not None else None,
         finished_at_ms=row["finished_at_ms"],
         output=_loads(row["output"]),
         error=_load_failure(row["error"]),
@@ -153,6 +156,7 @@ def _request_of(run: Run) -> str:
             "priority": run.priority.value,
             "budget": None if run.budget is None else run.budget.model_dump(mode="json", exclude_none=True),
             "traceparent": run.traceparent,
+            "parent": None if run.parent is None else run.parent.model_dump(mode="json"),
         }
     ).decode()
 

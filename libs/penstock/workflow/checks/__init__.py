@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.workflow.checks import agent, blocks, gates, parallel, refine, route
+from penstock.workflow.checks import agent, blocks, gates, parallel, refine, route, runs
 from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Files, Lines, Origins
 from penstock.workflow.gates import Gate
 from penstock.workflow.loops import Agent, Refine
-from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Shape, closed
 
 CHECKS: Final[Mapping[type, Check]] = {
@@ -23,6 +23,7 @@ CHECKS: Final[Mapping[type, Check]] = {
     ModelStep: blocks.check_model,
     ToolStep: blocks.check_tool,
     TaskStep: blocks.check_task,
+    RunStep: runs.check_run,
 }
 RUN: Final[Shape] = closed(
     {name: TEXT for name in ("id", "tenant", "workflow", "version", "started_at")} | {"labels": None}

@@ -6,7 +6,7 @@ from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.checks.limits import check_caps
 from penstock.workflow.definition import Block
 from penstock.workflow.loops import Refine
-from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.shapes import (
     INTEGER,
     NUMBER,
@@ -53,7 +53,7 @@ def declared(block: Block) -> Shape:
     match block:
         case ModelStep(output_schema=None):
             return TEXT
-        case ModelStep() | ToolStep() | TaskStep():
+        case ModelStep() | ToolStep() | TaskStep() | RunStep(wait=True):
             return block.output_schema
         case _:
             return None

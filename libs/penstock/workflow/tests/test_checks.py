@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
+from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_model, a_task
 from penstock.workflow.checks import check
 from penstock.workflow.checks.checker import BLOCKS_MAX, DEPTH_MAX
 
@@ -103,6 +103,17 @@ def test_a_sound_definition_has_no_faults() -> None:
             "not a JSON Schema",
         ),
         (a_task("a", output_schema={"$ref": "https://example.org/x"}), "$.do.output_schema", "not a JSON Schema"),
+        (a_child_run("child", input="{{ inptu }}"), "$.do.input", "nothing is called `inptu` here"),
+        (
+            a_chain(a_child_run("child", wait=False), a_task("next", input="{{ child.output }}")),
+            "$.do.chain[1].input",
+            "`child` has no field `output` in its schema",
+        ),
+        (
+            a_child_run("child", wait=False, output_schema={"type": "object"}),
+            "$.do.output_schema",
+            "a run that is not waited for has no output",
+        ),
         (a_task("run"), "$.do.id", "`run` is a name of the language"),
         (a_task("loop"), "$.do.id", "`loop` is a name of the language"),
         (a_model("a", model="smal"), "$.do.model", "there is no tier `smal` (did you mean `small`?)"),

@@ -6,8 +6,8 @@ from typing import Any, Final
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
 from penstock.workflow.gates import Gate
 from penstock.workflow.loops import Agent, Refine
-from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from services.orchestrator.core.blocks import agent, chain, gate, model, parallel, refine, route, task, tool
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
+from services.orchestrator.core.blocks import agent, chain, gate, model, parallel, refine, route, run, task, tool
 from services.orchestrator.core.compiler import Compiler, Node
 
 BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
@@ -20,4 +20,5 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     ModelStep: model.compile_model,
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,
+    RunStep: run.compile_run,
 }

@@ -8,11 +8,12 @@ from uuid import uuid5
 import orjson
 
 from penstock.contracts import ids
-from penstock.contracts.messages import InferenceRequested, NextMove, TaskRequested
-from penstock.testkit.builders import BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
+from penstock.contracts.messages import InferenceRequested, NextMove, RunFinished, RunRequested, TaskRequested
+from penstock.testkit.builders import BEGINNING, BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition
-from services.orchestrator.core.decide import AlarmDue, Cancelled, Event, Outcome, Redriven, decide
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
+from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven, decide
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run
@@ -38,6 +39,8 @@ def said(decision: Decision) -> dict[str, Any]:
         "run_changed": decision.run_changed,
         "steps": [asdict(step) for step in decision.steps],
         "requests": [request.to_json() for request in decision.requests],
+        "children": [(child.request_id, child.step, child.to_json()) for child in decision.children],
+        "abandoned": [(child.request_id, child.message.to_json()) for child in decision.abandoned],
         "alarm_at_ms": decision.alarm_at_ms,
         "changes": [change.to_json() for change in decision.changes],
         "start": None if decision.start is None else decision.start.to_json(),
@@ -58,6 +61,9 @@ class Conversation:
         self.program = compile_definition(self.definition, "1")
         self.now_ms = BEGINNING_MS
         self.requests: dict[tuple[str, int], Request] = {}
+        self.children: dict[tuple[str, int], ChildRequested] = {}
+        self.given_up: list[str] = []
+        """The run ids of the children that were cancelled."""
         self.last = self._heard(
             start(
                 a_run(input={} if given is None else given, **fields),
@@ -78,11 +84,27 @@ class Conversation:
 
     def asked(self) -> list[str]:
         """What the last decision asked for: `path#attempt`."""
-        return [f"{request.step}#{request.attempt}" for request in self.last.requests]
+        return [f"{asked.step}#{asked.attempt}" for asked in (*self.last.requests, *self.last.children)]
 
     def inputs(self) -> list[Any]:
         """The inputs of the tasks that the last decision asked for."""
         return [request.input for request in self.last.requests if isinstance(request, TaskRequested)]
+
+    def child_ended(self, path: str, output: Any = None, attempt: int = 1, **fields: Any) -> Decision:
+        """A child run ended; `status`, `error` and `usage` where it did not go well or cost something."""
+        asked = self.children[path, attempt]
+        end: dict[str, Any] = {
+            "run_id": asked.message.run_id,
+            "workflow": asked.message.workflow,
+            "version": "1",
+            "tenant": asked.message.tenant,
+            "status": "completed",
+            "output": output,
+            "started_at": BEGINNING,
+            "finished_at": BEGINNING,
+        }
+        finished = RunFinished.model_validate(end | fields)
+        return self.tell(ChildEnded(ChildCompleted(path, asked.request_id, finished), self.now_ms))
 
     def model_call(self) -> InferenceRequested:
         """The one model call that the last decision asked for."""
@@ -132,6 +154,12 @@ class Conversation:
             assert (request.step, request.attempt) not in self.requests
             self.requests[request.step, request.attempt] = request
             assert request.request_id == uuid5(KEY, f"{request.step}#{request.attempt}")
+        for child in decision.children:
+            assert (child.step, child.attempt) not in self.children
+            self.children[child.step, child.attempt] = child
+            assert child.message.run_id == f"child-{uuid5(KEY, f'{child.step}#{child.attempt}')}"
+            assert RunRequested.model_validate_json(child.to_json()) == child.message
+        self.given_up += [child.message.run_id for child in decision.abandoned]
         # Guard: messages made without validation are what validation would have made.
         for message in (*decision.requests, *decision.changes):
             fields = {name: getattr(message, name) for name in type(message).model_fields}

@@ -1,0 +1,168 @@
+"""Owns what must be true of a run after every decision, whatever it was told."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from penstock.contracts.messages import StepPhase
+from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, every_block
+from penstock.workflow.definition import children as children_of
+from penstock.workflow.joins import Vote
+from penstock.workflow.loops import Agent, Refine
+from services.orchestrator.core.accounts import CAPS, account_of, limit_of
+from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.state import Decision
+from services.orchestrator.core.tests.conversation import Conversation
+
+AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
+
+
+class Checked(Conversation):
+    """A conversation that holds every decision against what must always be so."""
+
+    only_sound = False
+
+    def __init__(self, definition: Definition, budget: dict[str, Any] | None) -> None:
+        self.ends = 0
+        self.neared: Counter[str] = Counter()
+        self.completed: dict[str, Any] = {}
+        self.children_ended: set[str] = set()
+        self.limits = dict(_limits(definition.do, ""))
+        agents = (block for block in every_block(definition.do) if isinstance(block, Agent))
+        self.model_calls_max = {each.id: each.agent.caps.model_calls for each in agents if each.agent.caps is not None}
+        super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget)
+
+    def _heard(self, decision: Decision) -> Decision:
+        self.last = super()._heard(decision)
+        self._check_ends(decision)
+        self._check_rows(decision)
+        self._check_concurrency()
+        self.neared.update(neared.cap for neared in decision.caps_neared if neared.block is None)
+        self._check_budget()
+        self._check_caps()
+        self._check_children()
+        return decision
+
+    def _check_ends(self, decision: Decision) -> None:
+        run = decision.run
+        awaited = [step for step in run.steps.values() if step.phase in AWAITED]
+        self.ends += decision.finished is not None
+        # Guard: a run ends once, and again only after a redrive.
+        assert self.ends == run.redrives + (run.status != "running")
+        # Guard: a run goes on only while something is pending, and then it has an alarm for the first of it.
+        assert bool(awaited) == (run.status == "running")
+        dues = [step.due_at_ms for step in awaited if step.due_at_ms is not None]
+        assert len(dues) == len(awaited)
+        assert decision.alarm_at_ms == (min([*dues, run.deadline_at_ms]) if awaited else None)
+
+    def _check_rows(self, decision: Decision) -> None:
+        run = decision.run
+        for path, step in run.steps.items():
+            # Guard: what is awaited was asked for, under the id that is awaited.
+            if step.phase is StepPhase.WAITING:
+                asked = self.children if step.kind == "run" else self.requests
+                assert asked[path, step.attempt].request_id == step.request_id
+            # Guard: nothing is awaited beyond the step's own time.
+            if step.phase in AWAITED and step.give_up_at_ms is not None:
+                assert step.due_at_ms is not None
+                assert step.due_at_ms <= step.give_up_at_ms
+            # Guard: attempts are bounded.
+            assert step.tries <= (4 if step.kind in ("model", "tool", "task", "run") else 0)
+            # Guard: a result is never lost nor replaced.
+            if path in self.completed:
+                assert (step.phase, step.output) == (StepPhase.COMPLETED, self.completed[path])
+            elif step.phase is StepPhase.COMPLETED:
+                self.completed[path] = step.output
+        assert sum(step.attempt for step in run.steps.values()) <= self.definition.steps_max
+        assert len({request.request_id for request in self.requests.values()}) == len(self.requests)
+        # Guard: only what is still awaited is sent.
+        for request in (*decision.requests, *decision.children):
+            if isinstance(request, ChildRequested) and not request.message.deadline:
+                continue  # nobody waits for it
+            assert run.steps[request.step].phase is StepPhase.WAITING
+        assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
+
+    def _check_budget(self) -> None:
+        """Guard: what is spent and reserved never exceeds the budget, and is what the rows say; nothing is negative."""
+        run, live = self.run, self.run.live
+        for step in run.steps.values():
+            assert step.reserved is None or step.phase is StepPhase.WAITING
+            if step.kind == "model" and run.budget is not None:
+                assert (step.reserved is not None) == (step.phase is StepPhase.WAITING)
+        if run.budget is None or live is None:
+            return
+        assert live.account is not None
+        assert live.account == account_of(run, run.budget, ceiling=self.program.budget)
+        for cap in CAPS:
+            spent, reserved = getattr(live.account.spent, cap), getattr(live.account.reserved, cap)
+            assert min(spent, reserved, getattr(live.account.unanswered, cap)) >= 0
+            limit = limit_of(run.budget, cap)
+            assert limit is None or spent + reserved <= limit
+            # Guard: a cap is said to be near once, when it is.
+            assert self.neared[cap] == (limit is not None and spent * 100 >= limit * 80)
+
+    def _check_caps(self) -> None:
+        """Guard: no block asks for more model calls than its caps allow."""
+        calls = Counter[str]()
+        for path, _ in self.requests:
+            if path.endswith(("]/turn", "]/summary")):
+                calls[path.rpartition("[")[0]] += 1
+        for path, count in calls.items():
+            cap = self.model_calls_max.get(path.rpartition("/")[2])
+            assert cap is None or count <= cap
+
+    def _check_children(self) -> None:
+        """Guard: a child run is awaited, or its end was heard, or it was given up; never two of these, and once."""
+        awaited = {step.request_id for step in self.run.steps.values() if step.phase is StepPhase.WAITING}
+        for child in self.children.values():
+            if child.message.parent is not None and child.message.parent.awaited:
+                run_id = str(child.message.run_id)
+                states = [child.request_id in awaited, run_id in self.children_ended]
+                assert sum(states) + self.given_up.count(run_id) == 1
+
+    def _check_concurrency(self) -> None:
+        """Guard: no parallel block has more branches open than it may."""
+        branches: set[tuple[str, str]] = set()
+        for path, step in self.run.steps.items():
+            if step.phase in AWAITED:
+                parts = re.split(r"(?=[/\[])", path)
+                branches |= {("".join(parts[:length]), "".join(parts[: length + 1])) for length in range(1, len(parts))}
+        for block, count in Counter(block for block, _ in branches).items():
+            limit = self.limits.get(re.sub(r"\[\d+\]", "", block)) if not block.endswith("]") else None
+            assert limit is None or count <= limit, (block, count)
+
+
+def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
+    """How many branches each parallel block may have open, by its path without items."""
+    path = f"{prefix}/{block.id}" if prefix else block.id
+    children: list[Block] = []
+    match block:
+        case Parallel(parallel=Sections() as inner):
+            yield path, inner.max_concurrency
+            children = inner.sections
+        case Parallel(parallel=Map() as inner):
+            yield path, inner.max_concurrency
+            children = [inner.do]
+        case Parallel(parallel=Vote() as inner):
+            yield path, inner.vote.max_concurrency
+            children = [inner.vote.do]
+        case Chain():
+            # One step at a time: what a chain has open is one branch.
+            yield path, 1
+            children = block.chain
+        case RouteBlock():
+            yield path, 1
+            children = [case.do for case in block.route] + ([block.otherwise] if block.otherwise is not None else [])
+        case Refine():
+            # One round at a time, and in it the generator or the judge.
+            yield path, 1
+            children = children_of(block)
+        case Agent():
+            # One turn at a time, and in it the model, a summary or calls side by side.
+            yield path, 1
+            yield f"{path}/call", block.agent.parallel_calls_max
+        case _:
+            pass
+    for child in children:
+        yield from _limits(child, path)
