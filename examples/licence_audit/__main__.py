@@ -10,14 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from examples.follow import NotVisibleError
 from examples.licence_audit.audit import audit
 from examples.licence_audit.documents import Selection, in_folder, installed, select
-from examples.licence_audit.follow import NotVisibleError
-from examples.licence_audit.machine import TASK_MODULE, Machine, WrongStackError, machine
 from examples.licence_audit.report import PLAIN_WIDTH
+from examples.machine import Machine, WrongStackError, machine
 from services.local.detached import SupervisorFailedError
-from services.local.options import DEFAULT_DATA, Model
+from services.local.options import DEFAULT_DATA, Model, Options
 
+TASK_MODULE = "examples.licence_audit.tasks"
 DEFAULT_LIMIT = 8
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -64,7 +65,8 @@ def _run(selection: Selection, model: Model, data: Path, console: Console, *, ke
         highlight=False,
         soft_wrap=True,
     )
-    with machine(data, model, console, keep=keep) as system:
+    options = Options(model=model, task_modules=(TASK_MODULE,))
+    with machine(data, options, console, keep=keep) as system:
         at = datetime.now(UTC)
         run_id = f"licence-audit-{at:%Y%m%d-%H%M%S}"
         run = audit(system.bootstrap_servers, system.gateway_url, selection, run_id, at, console)

@@ -8,12 +8,13 @@ from typing import Final
 import httpx
 from rich.console import Console
 
+from examples.follow import Gateway
 from examples.licence_audit.documents import Selection
-from examples.licence_audit.follow import Gateway
 from examples.licence_audit.progress import Progress
 from examples.licence_audit.report import print_report, spent_by_document
-from examples.licence_audit.submit import definition, submit
 from examples.licence_audit.watch import Watch
+from examples.licence_audit.workflow import definition
+from examples.submit import submit
 from penstock.contracts.messages import RunFinished, RunRequested
 
 CANCEL_SECONDS: Final = 5.0
@@ -24,7 +25,7 @@ async def audit(
 ) -> RunFinished:
     """Ask for a run on Kafka, follow it through the gateway, and print what came of it."""
     request = RunRequested(workflow=definition().name, input=selection.input(), run_id=run_id, labels={"from": "demo"})
-    await submit(bootstrap_servers, request, at)
+    await submit(bootstrap_servers, definition(), request, at)
     console.print(f"Run {run_id} was requested on Kafka.", highlight=False)
     gateway = Gateway(gateway_url)
     try:
@@ -46,10 +47,11 @@ async def audit(
 
 async def _followed(gateway: Gateway, run_id: str, progress: Progress, console: Console) -> RunFinished:
     with Watch(console, progress) as watch:
-        async for event in gateway.events(run_id):
-            if isinstance(event, RunFinished):
-                return event
-            watch.show(progress.take(event))
+        async with contextlib.aclosing(gateway.events(run_id)) as events:
+            async for event in events:
+                if isinstance(event, RunFinished):
+                    return event
+                watch.show(progress.take(event))
     raise AssertionError("a stream of events ends with the run's end or an exception")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from examples.licence_audit.__main__ import TASK_MODULE
 from examples.licence_audit.audit import audit
 from examples.licence_audit.documents import in_folder, select
-from examples.licence_audit.machine import TASK_MODULE
 from examples.licence_audit.report import HONEST, MADE_UP
 from examples.licence_audit.tasks import Table
 from penstock.contracts.messages import RunFinished

@@ -8,7 +8,7 @@ from examples.licence_audit import tasks
 from examples.licence_audit.declared import Kind
 from examples.licence_audit.documents import Document, Found, select
 from examples.licence_audit.progress import LAST_STEP
-from examples.licence_audit.submit import definition
+from examples.licence_audit.workflow import definition
 from penstock.workflow.checks import check
 from penstock.workflow.definition import leaves
 from penstock.workflow.parts import ModelStep, TaskStep

@@ -58,10 +58,15 @@ class Talk:
 
     exchanges: tuple[Exchange, ...] = ()
     summary: str | None = None
+    last: bool = False
+    """Whether no call would be made any more, so that only an answer is of use."""
 
 
-def guide(loop: AgentLoop) -> JsonSchema:
-    """The schema of one turn for the engine: what a grammar can hold and no more, with the granted tools' names."""
+def guide(loop: AgentLoop, *, last: bool = False) -> JsonSchema:
+    """The schema of one turn for the engine: what a grammar can hold and no more, with the granted tools' names.
+
+    Of the last turn it allows an answer only: a call would be one too many.
+    """
     calls = [_call_schema(grant) for grant in loop.tools]
     answer = loop.output_schema if loop.output_schema is not None else TEXT
     several = {
@@ -73,6 +78,8 @@ def guide(loop: AgentLoop) -> JsonSchema:
     # References of the author's schema are paths from the root, so what they lead to moves there.
     definitions = {"$defs": answer["$defs"]} if "$defs" in answer else {}
     inner = {name: part for name, part in answer.items() if name not in ("$defs", "$schema", "$id")}
+    if last:
+        return {**_object(answer=inner), **definitions}
     return {"anyOf": [_object(answer=inner), _object(calls=several)], **definitions}
 
 
@@ -159,6 +166,8 @@ def opening(prompt: str, talk: Talk, left_out: int) -> str:
         parts.append(f"What was done so far, in short:\n{talk.summary}")
     if left_out:
         parts.append(f"({left_out} earlier turns are left out here.)")
+    if talk.last:
+        parts.append("This is the last turn: answer now, with what is known.")
     return "\n\n".join(parts)
 
 

@@ -5,7 +5,7 @@ calls were refused, or whether the answer was the end.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock.contracts.messages import Failure, StepPhase
@@ -91,7 +91,8 @@ class AgentFrame(CappedFrame):
         while not self._open:
             slot = SUMMARY if self._wants_summary(turn) else SAYING
             child = self._node.summary if slot == SUMMARY else self._node.saying
-            within = Enclosure(self, slot, f"{self.path}[{self._number}]", {TALK: self._talk})
+            talk = replace(self._talk, last=self._is_last())
+            within = Enclosure(self, slot, f"{self.path}[{self._number}]", {TALK: talk})
             answer = child.enter(turn, within, 0, f"{within.path}/{child.id}")
             if not isinstance(answer, Succeeded):
                 return answer
@@ -99,6 +100,11 @@ class AgentFrame(CappedFrame):
             if ended is not None:
                 return ended
         return None
+
+    def _is_last(self) -> bool:
+        """Whether calls would end the agent at one of its caps, so that the model is asked for an answer only."""
+        loop = self._node.loop
+        return self._number + 1 >= loop.turns_max or self._sent >= loop.tool_calls_max
 
     def _wants_summary(self, turn: Turn) -> bool:
         """Whether the model is asked for a summary first: where the rows show it was, or it was not asked yet."""

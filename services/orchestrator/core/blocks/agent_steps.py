@@ -45,12 +45,13 @@ class Tool:
 class TurnNode(ModelNode):
     """One turn's model call; the scope holds the conversation behind the system message and the prompt."""
 
-    __slots__ = ("_guide", "_instructions", "_loop")
+    __slots__ = ("_guide", "_guide_last", "_instructions", "_loop")
 
     def __init__(self, block: ModelStep, loop: AgentLoop, compiler: Compiler) -> None:
         super().__init__(block, compiler)
         self._loop = loop
         self._guide = guide(loop)
+        self._guide_last = guide(loop, last=True)
         self._instructions = instructions(loop)
 
     def messages(self, scope: Scope) -> list[ChatMessage]:
@@ -68,9 +69,10 @@ class TurnNode(ModelNode):
             messages.append(ChatMessage(role="user", content=each.told))
         return messages
 
-    def guide(self, scope: Scope) -> JsonSchema:  # noqa: ARG002  # every turn's is the same
-        """Calls of the granted tools, or an answer."""
-        return self._guide
+    def guide(self, scope: Scope) -> JsonSchema:
+        """Calls of the granted tools, or an answer; only that where no call would be made any more."""
+        talk: Talk = scope(TALK)
+        return self._guide_last if talk.last else self._guide
 
 
 class SummaryNode(ModelNode):

@@ -83,6 +83,23 @@ def test_the_model_is_told_its_tools_and_guided_to_them() -> None:
     assert named == [{"const": "files.read"}, {"const": "tasks.find"}]
 
 
+@pytest.mark.parametrize("cap", [{"turns_max": 2}, {"tool_calls_max": 1}])
+def test_where_a_cap_allows_no_more_calls_the_model_is_guided_to_an_answer(cap: dict[str, int]) -> None:
+    # given an agent whose next turn is the last that can be of use
+    talk = Conversation(an_agent(**cap))
+    assert "anyOf" in (talk.model_call().output_schema or {})
+    talk.succeed("fix[0]/turn", reads("a"))
+
+    # when the turn after its call is asked for
+    talk.succeed("fix[0]/call[0]", "text")
+
+    # then it can only answer, and is told why
+    request = talk.model_call()
+    assert request.output_schema is not None
+    assert list(request.output_schema["properties"]) == ["answer"]
+    assert "the last turn" in request.messages[1].content
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -1,24 +1,21 @@
-"""Owns the local stack that an audit runs on: the one that is there, or one started for it and stopped afterwards."""
+"""Owns the local stack that an example runs on: the one that is there, or one started for it and stopped afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
 from services.local import detached
 from services.local import status as status_of
 from services.local.display import Display
-from services.local.options import Model, Options
+from services.local.options import Options
 from services.local.status import Status
-
-TASK_MODULE: Final = "examples.licence_audit.tasks"
 
 
 class WrongStackError(RuntimeError):
-    """The stack that runs cannot do the audit; the message says why and what to do."""
+    """The stack that runs cannot do the work; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +28,16 @@ class Machine:
 
 
 @contextmanager
-def machine(data: Path, model: Model, console: Console, *, keep: bool) -> Iterator[Machine]:
+def machine(data: Path, options: Options, console: Console, *, keep: bool) -> Iterator[Machine]:
     """A running stack. What was started here is stopped in the end unless it is to be kept."""
     found = status_of.read(data)
     if found.state != "stopped":
-        _check(found, data, model)
+        _check(found, data, options)
         console.print(f"Using the stack that runs in {found.data}.", highlight=False, soft_wrap=True)
         yield _machine(found, stays=True)
         return
     try:
-        started = _started(data, model, console)
+        started = _started(data, options, console)
     except BaseException:  # half a stack is of no use to anybody
         _stop(data, console)
         raise
@@ -57,22 +54,22 @@ def _machine(status: Status, *, stays: bool) -> Machine:
     return Machine(status.bootstrap_servers, status.gateway_url, stays)
 
 
-def _started(data: Path, model: Model, console: Console) -> Status:
+def _started(data: Path, options: Options, console: Console) -> Status:
     console.print("Starting Kafka, Postgres, the model and the services on this machine …", highlight=False)
-    options = Options(model=model, task_modules=(TASK_MODULE,))
     with Display(console) as display:
         detached.start(data, options, display.report)
     return status_of.read(data)
 
 
-def _check(found: Status, data: Path, model: Model) -> None:
+def _check(found: Status, data: Path, options: Options) -> None:
     again = f"stop it with `penstock local down --data {data}` and run this again"
     if found.state != "running":
         raise WrongStackError(f"the stack in {found.data} is {found.state}: wait a moment and run this again")
-    if TASK_MODULE not in found.task_modules:
-        raise WrongStackError(f"the stack in {found.data} runs without the tasks {TASK_MODULE}: {again}")
-    if model != found.model:
-        raise WrongStackError(f"the stack in {found.data} runs with the {found.model} model, not the {model}: {again}")
+    for module in options.task_modules:
+        if module not in found.task_modules:
+            raise WrongStackError(f"the stack in {found.data} runs without the tasks {module}: {again}")
+    if options.model != found.model:
+        raise WrongStackError(f"the stack in {found.data} runs with the {found.model} model: {again}")
 
 
 def _stop(data: Path, console: Console) -> None:

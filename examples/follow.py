@@ -1,7 +1,7 @@
 """Owns watching a run through the gateway: its live events until its end, and its trace afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 import httpx
@@ -18,7 +18,7 @@ class NotVisibleError(RuntimeError):
 
 
 class Gateway:
-    """The gateway's HTTP API, as far as an audit needs it."""
+    """The gateway's HTTP API, as far as an example needs it."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(10.0, read=60.0), trust_env=False)
@@ -27,7 +27,7 @@ class Gateway:
         """Closes the connections."""
         await self._client.aclose()
 
-    async def events(self, run_id: str) -> AsyncIterator[RunProgressed | RunFinished]:
+    async def events(self, run_id: str) -> AsyncGenerator[RunProgressed | RunFinished, None]:
         """Everything that happens to a run, each thing once, until its end. Raises NotVisibleError."""
         loop_time = asyncio.get_running_loop().time
         failing_since: float | None = None

@@ -4,28 +4,18 @@ Plain JSON without headers: what the envelope would say is filled in on the othe
 """
 
 from datetime import datetime
-from pathlib import Path
-from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
 from penstock.contracts.messages import Message, RunRequested
 from penstock.contracts.topics import RUN_REQUESTED, WORKFLOW_PUBLISHED
 from penstock.workflow.definition import Definition
-from penstock.workflow.notation import load
 from penstock.workflow.publish import published
 
-WORKFLOW_FILE: Final = Path(__file__).with_name("workflow.yaml")
 
-
-def definition() -> Definition:
-    """The workflow. Raises NotationError, with lines, where the file is not sound."""
-    return load(WORKFLOW_FILE.read_text(encoding="utf-8"), WORKFLOW_FILE.parent)
-
-
-async def submit(bootstrap_servers: str, request: RunRequested, at: datetime) -> None:
+async def submit(bootstrap_servers: str, definition: Definition, request: RunRequested, at: datetime) -> None:
     """Publish the definition and ask for one run of exactly that version."""
-    workflow = published(definition(), at)
+    workflow = published(definition, at)
     versioned = f"{workflow.name}@{workflow.version}"
     pinned = request.model_copy(update={"workflow": versioned})
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True) as producer:

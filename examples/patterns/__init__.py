@@ -1,0 +1,1 @@
+"""The patterns, one runnable workflow each, on the packages that are installed here."""
