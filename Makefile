@@ -46,6 +46,7 @@ lint: setup  ## ruff, mypy, import-linter, drift of generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m penstock.contracts.generate --check
+	@$(BIN)/python -m penstock.workflow.editor --check
 	@$(BIN)/python docs/tables.py --check
 
 format: setup  ## format and fix what can be fixed
@@ -54,6 +55,7 @@ format: setup  ## format and fix what can be fixed
 
 schemas: setup  ## write schemas/, the README's diagram and the tables in docs/ from the code
 	@$(BIN)/python -m penstock.contracts.generate
+	@$(BIN)/python -m penstock.workflow.editor
 	@$(BIN)/python docs/tables.py
 
 bench: setup  ## measure speed on real Kafka and Postgres

@@ -11,6 +11,9 @@ from services.cli import output
 from services.cli.failures import CommandError
 from services.cli.settings import AsJson
 
+WORKFLOW = "workflow"
+"""What stands for the schema of definitions."""
+
 
 def topics(*, as_json: AsJson = False) -> None:
     """Show all topics: who publishes, who consumes, what the key is, and why each exists."""
@@ -25,14 +28,22 @@ def topics(*, as_json: AsJson = False) -> None:
 
 
 def schemas(
-    topic: Annotated[
-        str | None, typer.Argument(help="A topic or the start of its name, such as run.requested.")
-    ] = None,
+    topic: Annotated[str | None, typer.Argument(help="A topic, such as run.requested, or `workflow`.")] = None,
     *,
     consumer: Annotated[bool, typer.Option("--consumer", help="The open schema for readers.")] = False,
 ) -> None:
-    """Print the JSON Schema of a topic's messages; without a topic, list what there is."""
+    """Print the JSON Schema of a topic's messages, or of workflow definitions; without either, list what there is.
+
+    For editors: `penstock schemas workflow > workflow.schema.json`, and as a definition's first line
+    `# yaml-language-server: $schema=workflow.schema.json`.
+    """
+    if topic == WORKFLOW:
+        from penstock.workflow import editor  # it reads the sources of the definition's models
+
+        typer.echo(editor.content(), nl=False)
+        return
     if topic is None:
+        typer.echo(WORKFLOW)
         for each in TOPICS:
             typer.echo(entity(each))
         return
@@ -45,7 +56,7 @@ def schemas(
     if not found:
         from penstock.workflow.faults import nearest  # only where it is needed
 
-        known = [entity(each).removeprefix("penstock.") for each in TOPICS]
+        known = [WORKFLOW, *(entity(each).removeprefix("penstock.") for each in TOPICS)]
         raise CommandError(f"no topic {topic}", hint=nearest(wanted, known))
     typer.echo(json.dumps(consumer_schema(found[0]) if consumer else producer_schema(found[0]), indent=2))
 
