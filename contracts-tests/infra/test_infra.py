@@ -18,6 +18,7 @@ from penstock.runtime.telemetry import Metric
 from services.local.kafka import MESSAGE_BYTES_MAX
 from services.local.kafka_cache import locked_jars
 from services.local.postgres import DATABASES
+from services.orchestrator.shell.telemetry import OrchestratorMetric
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -114,7 +115,7 @@ def test_versions_and_limits_are_those_of_the_local_stack() -> None:
 
 
 def test_dashboards_and_alerts_name_metrics_that_exist() -> None:
-    exported = set(Metric) | KNOWN_ELSEWHERE
+    exported = set(Metric) | set(OrchestratorMetric) | KNOWN_ELSEWHERE
     for expression in expressions():
         without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on) \([^)]*\)", " ", expression)
         for name in re.findall(r"[a-z_]{2,}", without_labels):

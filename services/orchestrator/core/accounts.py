@@ -105,7 +105,7 @@ def spend(turn: "Turn", account: Account, used: Amounts) -> None:
                 "currency": account.caps.cost.currency if cap == "cost" and account.caps.cost is not None else None,
                 "at": turn.at,
             }
-            turn.decision.caps_neared.append(CapNeared.trusted(neared))
+            turn.decision.caps_neared += (CapNeared.trusted(neared),)
 
 
 def abandon(turn: "Turn", leaf: LeafFrame) -> None:

@@ -24,6 +24,7 @@ from services.orchestrator.core.accounts import abandon
 from services.orchestrator.core.budget import reserve, settle, settle_child
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeeded
+from services.orchestrator.core.routing import Wait, asked, choose, ended, how_it_went
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
 from services.orchestrator.core.values import (
     PREVIEW_BYTES_MAX,
@@ -52,10 +53,17 @@ def begin(turn: Turn, leaf: LeafFrame) -> Answer:
     return dispatch(turn, leaf)
 
 
-def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
-    """Asks for the next attempt of a leaf. Raises RunFailedError where a cap of the run forbids it."""
+def dispatch(turn: Turn, leaf: LeafFrame, *, just_failed: bool = False) -> Answer:
+    """Asks for the next attempt of a leaf; `just_failed` where one did by this event.
+
+    Raises RunFailedError where a cap of the run forbids it.
+    """
     run, node, step = turn.run, leaf.node, leaf.step
     _check_caps(turn, leaf)
+    if node.routes:
+        due_at_ms = _route(turn, leaf, just_failed=just_failed)
+        if due_at_ms is not None:
+            return _put_off(turn, leaf, due_at_ms)
     attempt = step.attempt + 1
     request_id = ids.request_id(run.key, step.path, attempt)
     due_at_ms = turn.at_ms + node.timeout_ms
@@ -96,6 +104,8 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
     step.dispatched_at_ms = turn.at_ms
     turn.live.dispatched += 1
     turn.ask(request)
+    if node.routes:
+        asked(turn, leaf, node.routes)
     at_once = node.at_once(step)
     if at_once is not None:
         return _completed(turn, leaf, at_once, at_once)
@@ -107,6 +117,7 @@ def dispatch(turn: Turn, leaf: LeafFrame) -> Answer:
 def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
     """Takes the answer to the awaited attempt."""
     if isinstance(message, InferenceCompleted):
+        ended(turn, leaf, how_it_went(message.error))
         settle(turn, leaf, message)
     elif isinstance(message, ChildCompleted):
         settle_child(turn, leaf, message.finished.usage)
@@ -140,12 +151,53 @@ def due(turn: Turn, leaf: LeafFrame) -> Answer:
     step = leaf.step
     abandon(turn, leaf)
     leaf.node.give_up(turn, step)
-    if step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms:
+    out_of_time = step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms
+    if step.phase is StepPhase.WAITING:
+        ended(turn, leaf, "abandoned" if out_of_time else "failed")
+    if out_of_time:
         return _out_of_time(turn, leaf, step.error)
     if step.phase is StepPhase.RETRYING:
         return dispatch(turn, leaf)
     text = f"no answer within {leaf.node.timeout_ms / 1000:g} s, the step's timeout_seconds"
     return _missed(turn, leaf, WorkError(code="timeout", message=text, next=NextMove.RETRY_ELSEWHERE))
+
+
+def _route(turn: Turn, leaf: LeafFrame, *, just_failed: bool) -> int | None:
+    """Pins the route of the next attempt in the step's row; where there is none now, says when there may be."""
+    step = leaf.step
+    chosen = choose(leaf.node.routes, leaf, turn)
+    if isinstance(chosen, Wait):
+        step.route_reason = "all_open"
+        return chosen.until_ms
+    if chosen.wrapped and just_failed:
+        # All further routes are left alone, and this one failed the step before: not again without a pause.
+        request_id = ids.request_id(turn.run.key, step.path, step.attempt + 1)
+        return turn.at_ms + max(1, backoff_ms(leaf.node.retry, step.tries + 1, request_id))
+    if chosen.route != step.route:
+        step.route, step.repairs = chosen.route, 0
+    step.route_reason = chosen.reason
+    return None
+
+
+def _put_off(turn: Turn, leaf: LeafFrame, due_at_ms: int) -> Answer:
+    """Waits for a route, within the step's limits."""
+    step = leaf.step
+    own_ms = step.give_up_at_ms
+    latest_ms = turn.run.deadline_at_ms if own_ms is None else min(own_ms, turn.run.deadline_at_ms)
+    if due_at_ms >= latest_ms:
+        routes = ", ".join(route.label for route in leaf.node.routes)
+        cap = "deadline" if latest_ms == turn.run.deadline_at_ms else "step_timeout_seconds"
+        text = (
+            f"breakers are open: no route of the tier ({routes}) may be tried before {rfc3339(due_at_ms)}, which is "
+            f"beyond the {cap} at {rfc3339(latest_ms)}; add a route to the tier, lower its breaker's open_seconds, or "
+            f"raise the {cap}"
+        )
+        return _failed(turn, leaf, Failure(code="breaker_open", message=text, step=step.path))
+    step.phase = StepPhase.RETRYING
+    step.due_at_ms = due_at_ms
+    turn.changed(step, route=leaf.node.route_label(step))
+    turn.live.add(leaf)
+    return None
 
 
 def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
@@ -196,7 +248,7 @@ def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
     step.due_at_ms = turn.at_ms + move.wait_ms
     turn.changed(step, route=label)
     if move.wait_ms == 0:
-        return dispatch(turn, leaf)
+        return dispatch(turn, leaf, just_failed=True)
     turn.live.add(leaf)
     return None
 

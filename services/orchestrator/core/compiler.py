@@ -8,7 +8,8 @@ from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
 from penstock.workflow.parts import Caps
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
-from penstock.workflow.tiers import Route, routes_of
+from penstock.workflow.tiers import breaker_of, routes_of
+from services.orchestrator.core.breakers import TierRoute, tier_route
 from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.turn import Turn
 
@@ -46,11 +47,12 @@ class Compiler:
         """Any block, by its kind. Raises DefinitionError."""
         return self._kinds[type(block)](block, self)
 
-    def routes(self, tier: str, block_id: str) -> tuple[Route, ...]:
+    def routes(self, tier: str, block_id: str) -> tuple[TierRoute, ...]:
         """A tier's routes, in order."""
         if tier not in self._tiers:
             raise DefinitionError(f"{block_id}.model: there is no tier `{tier}`")
-        return routes_of(self._tiers[tier])
+        breaker = breaker_of(self._tiers[tier])
+        return tuple(tier_route(route, breaker) for route in routes_of(self._tiers[tier]))
 
     def value(self, value: Any, where: str) -> Compiled:
         """JSON with templates in its strings."""

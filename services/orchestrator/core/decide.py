@@ -18,6 +18,7 @@ from services.orchestrator.core.attempts import Completed, answered, deadline_ex
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.ending import applied, closed, end, finish
 from services.orchestrator.core.entering import derived, enter
+from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.frames import Answer, LeafFrame, Live
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.starting import begin, refused, rejected
@@ -66,13 +67,13 @@ class AlarmDue:
 Event = Outcome | ChildEnded | Cancelled | Redriven | AlarmDue
 
 
-def decide(run: Run, program: Program, event: Event) -> Decision:
-    """What an event leads to. `run` is updated in place; the same run and event give the same decision."""
+def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) -> Decision:
+    """What an event leads to. `run` is updated in place; the same run, event and facts give the same decision."""
     if run.status != "running":
         redriven = isinstance(event, Redriven) and run.status == "failed" and not rejected(run)
-        return _redrive(run, program, event.at_ms) if redriven else Decision(run)
+        return _redrive(run, program, event.at_ms, facts) if redriven else Decision(run)
     live = run.live if run.live is not None else restore(run, program)
-    turn = Turn(run, live, event.at_ms)
+    turn = Turn(run, live, event.at_ms, facts)
     match event:
         case Outcome() | ChildEnded():
             leaf = _awaiting(live, event.message)
@@ -135,7 +136,7 @@ def _ring(turn: Turn) -> None:
         leaf = turn.live.pop_due(turn.at_ms)
 
 
-def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
+def _redrive(run: Run, program: Program, at_ms: int, facts: Facts) -> Decision:
     """A failed run goes on where it failed; what succeeded stays, and so does what a best effort made do with."""
     culprit = None if run.error is None else run.error.step
     run.status = "running"
@@ -144,7 +145,7 @@ def _redrive(run: Run, program: Program, at_ms: int) -> Decision:
     run.version = program.version
     if run.deadline_at_ms <= at_ms:
         run.deadline_at_ms = at_ms + program.deadline_ms
-    turn = Turn(run, derived(run, program), at_ms)
+    turn = Turn(run, derived(run, program), at_ms, facts)
     turn.decision.run_changed = True
     turn.redriven = True
     turn.culprit = culprit

@@ -7,9 +7,9 @@ from penstock.contracts.messages import Failure, NextMove, StepPhase
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import Leaf, Retry
 from penstock.workflow.schemas import Schema
-from penstock.workflow.tiers import Route
 from services.orchestrator.core.attempts import OUTPUT_INVALID as OUTPUT_INVALID  # a request says what was invalid
 from services.orchestrator.core.attempts import begin
+from services.orchestrator.core.breakers import TierRoute
 from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded
 from services.orchestrator.core.state import Request, Step, StepKind
@@ -43,7 +43,7 @@ class LeafNode(ABC):
     __slots__ = ("id", "kind", "output_schema", "retried", "retry", "routes", "step_timeout_ms", "timeout_ms")
 
     def __init__(
-        self, block: Leaf, kind: StepKind, output_schema: Schema | None, routes: tuple[Route, ...] = ()
+        self, block: Leaf, kind: StepKind, output_schema: Schema | None, routes: tuple[TierRoute, ...] = ()
     ) -> None:
         self.id = block.id
         self.kind = kind
@@ -98,5 +98,4 @@ class LeafNode(ABC):
         """The route of a step's present attempt, as people read it."""
         if not self.routes:
             return None
-        route = self.routes[step.route]
-        return f"{route.pool}/{route.model}"
+        return self.routes[step.route].label

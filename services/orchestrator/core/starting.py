@@ -7,6 +7,7 @@ from penstock.contracts.messages import Failure, RunRequested, RunStart
 from services.orchestrator.core.budget import effective, mixed_currencies
 from services.orchestrator.core.ending import applied, end, finish
 from services.orchestrator.core.entering import derived, enter
+from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.state import Decision, Run
 from services.orchestrator.core.turn import Turn, moment
@@ -27,6 +28,7 @@ def start(
     program: Program | None,
     at_ms: int,
     traceparent: str | None,
+    facts: Facts = NO_FACTS,
 ) -> Decision:
     """The run that a request asks for, with its first requests. With no program the run fails at once."""
     name, _, version = request.workflow.partition("@")
@@ -47,7 +49,7 @@ def start(
         started_at_ms=at_ms,
         parent=request.parent,
     )
-    turn = Turn(run, derived(run, program), at_ms)
+    turn = Turn(run, derived(run, program), at_ms, facts)
     turn.decision.run_changed = True
     fault = _budget_fault(request, program) or refused(run, program)
     turn.decision.start = RunStart(

@@ -24,6 +24,7 @@ from penstock.contracts.messages import (
 from services.orchestrator.core.children import ChildAbandoned, ChildRequested
 
 if TYPE_CHECKING:
+    from services.orchestrator.core.breakers import RouteEvent
     from services.orchestrator.core.frames import Live
 
 StepKind = Literal["model", "tool", "task", "run", "route", "map", "check", "refine", "agent", "vote"]
@@ -156,7 +157,9 @@ class Decision:
     abandoned: list[ChildAbandoned] = field(default_factory=list)
     alarm_at_ms: int | None = None
     changes: list[StepChange] = field(default_factory=list)
-    caps_neared: list[CapNeared] = field(default_factory=list)
+    caps_neared: tuple[CapNeared, ...] = ()
+    route_events: "tuple[RouteEvent, ...]" = ()
+    """What happened to calls on routes, in order; where the facts knew of routes."""
     start: RunStart | None = None
     finished: RunFinished | None = None
 

@@ -6,7 +6,9 @@ from typing import Any
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.accounts import abandon, release
 from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.frames import LeafFrame, Live, below
+from services.orchestrator.core.routing import Calls, ended
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.core.values import preview
 
@@ -27,12 +29,28 @@ class RunFailedError(Exception):
 class Turn:
     """Collects a decision. Blocks change step rows through it, so that no change goes unwritten."""
 
-    __slots__ = ("at", "at_ms", "culprit", "decision", "live", "pruned", "redriven", "restoring", "run", "touched")
+    __slots__ = (
+        "at",
+        "at_ms",
+        "calls",
+        "culprit",
+        "decision",
+        "facts",
+        "live",
+        "pruned",
+        "redriven",
+        "restoring",
+        "run",
+        "touched",
+    )
 
-    def __init__(self, run: Run, live: Live, at_ms: int) -> None:
+    def __init__(self, run: Run, live: Live, at_ms: int, facts: Facts = NO_FACTS) -> None:
         self.run = run
         self.live = live
         self.at_ms = at_ms
+        self.facts = facts
+        self.calls: Calls | None = None
+        """On routes, so far; where there were any."""
         self.at = moment(at_ms)
         self.decision = Decision(run)
         self.touched: dict[str, Step] = {}
@@ -93,6 +111,8 @@ class Turn:
                 release(self, leaf)
             else:
                 abandon(self, leaf)
+            if leaf.step.phase is StepPhase.WAITING:
+                ended(self, leaf, "abandoned")
             self._cancel(leaf)
 
     def _cancel(self, leaf: LeafFrame) -> None:

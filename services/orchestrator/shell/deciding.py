@@ -19,7 +19,9 @@ from penstock.contracts.messages import (
 from penstock.runtime.kafka.records import dead_letter
 from services.orchestrator.core import decide as core
 from services.orchestrator.core import starting
+from services.orchestrator.core.breakers import Breakers, RouteEvent, Undo
 from services.orchestrator.core.children import ChildAbandoned, ChildCompleted, ChildRequested
+from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.shell import records
 from services.orchestrator.shell.alarms import Alarms
@@ -70,6 +72,14 @@ class Touched:
     alarm_at_ms: int | None = None
 
 
+@dataclass(slots=True)
+class RouteNews:
+    """What this batch decided about routes: counted already, to be learnt once it is written."""
+
+    events: list[RouteEvent] = field(default_factory=list)
+    undo: list[Undo] = field(default_factory=list)
+
+
 class Deciding:
     """Applies inputs in order; `seal` makes the batch. Runs are changed in place: see RunCache.evict."""
 
@@ -81,12 +91,16 @@ class Deciding:
         tenants: frozenset[str],
         group_id: str,
         at_ms: int,
+        routes: Breakers,
     ) -> None:
         self._runs = runs
         self._definitions = definitions
         self._alarms = alarms
         self._tenants = tenants
         self._group_id = group_id
+        self._facts = Facts(routes=routes)
+        self._routes = routes
+        self.route_news = RouteNews()
         self._at_ms = at_ms
         self._at = records.instant(at_ms)
         self._time = rfc3339(at_ms).encode()
@@ -174,6 +188,7 @@ class Deciding:
             program=None if resolved is None else resolved.program,
             at_ms=self._at_ms,
             traceparent=given.envelope.traceparent,
+            facts=self._facts,
         )
         self._runs.put(decision.run)
         self._absorb(decision, given.envelope.id, new=True)
@@ -247,7 +262,7 @@ class Deciding:
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
         if program is not None:
-            self._absorb(core.decide(run, program, event), cause)
+            self._absorb(core.decide(run, program, event, self._facts), cause)
         elif run.status == "running" or isinstance(event, core.Redriven):
             raise LookupError(f"there is no definition {run.workflow}@{run.version}")
 
@@ -257,6 +272,9 @@ class Deciding:
         if touched is None:
             touched = self._touched[run.key.int] = Touched(run, cause)
         touched.alarm_at_ms = decision.alarm_at_ms
+        if decision.route_events:
+            self.route_news.events += decision.route_events
+            self.route_news.undo += self._routes.count(decision.route_events)
         if decision.empty and not new:
             return
         touched.told, touched.cause = True, cause

@@ -9,6 +9,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import PartitionGroup, Service, consumed_by
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
+from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
 from services.orchestrator.shell.definitions import Definitions
@@ -36,6 +37,8 @@ class Limits:
     runs_cached_max: int = 20_000
     sends_max: int = 8
     alarms_per_batch_max: int = 1_000
+    homes: int = 1
+    """All homes that there are; an instance that owns half of them may use half of a route's in_flight_max."""
     outbox_idle_ms: int = 200
     """How long an acknowledged outbox row may wait for a batch that deletes it along the way."""
 
@@ -63,6 +66,7 @@ class Owner:
         self._instruments = instruments
         self._runs = RunCache(limits.runs_cached_max)
         self._alarms = Alarms()
+        self._routes = Breakers()
         self._unacknowledged = Unacknowledged(limits.sends_max)
         self._positions: dict[tuple[int, str], Position] = {}
         self._idle_since_ms = 0
@@ -80,6 +84,7 @@ class Owner:
         self._forget(partitions)
         self._positions.update(claim.positions)
         self._alarms.set(claim.alarms)
+        self._share_routes()
         if claim.outbox:
             log.info(OrchestratorEvent.OUTBOX_RESENT, rows=len(claim.outbox))
             leftovers = [record for _, _, packed in claim.outbox for record in unpack(packed)]
@@ -143,7 +148,9 @@ class Owner:
         collisions, set_aside = 0, list[UndecidableError]()
         while collisions <= _COLLISIONS_MAX:
             await self._load(inputs, due)
-            deciding = Deciding(self._runs, self._definitions, self._alarms, self._tenants, GROUP_ID, at_ms)
+            deciding = Deciding(
+                self._runs, self._definitions, self._alarms, self._tenants, GROUP_ID, at_ms, self._routes
+            )
             acknowledged = self._unacknowledged.collect()
             try:
                 batch, outgoing = _decided(deciding, inputs, due, set_aside)
@@ -165,6 +172,7 @@ class Owner:
                 raise
             else:
                 self._settle(batch)
+                self._learn(deciding)
                 if outgoing:
                     self._unacknowledged.add(self._sender.send(outgoing), rows)
                 return
@@ -210,8 +218,20 @@ class Owner:
             self._instruments.runs_finished.labels(run.status).inc()
         self._runs.evict([run.key for run in ended])
 
+    def _learn(self, deciding: Deciding) -> None:
+        """How calls went on their routes, now that it is written."""
+        events = deciding.route_news.events
+        if not events:
+            return
+        for label, state in self._routes.learn(events):
+            log.warning(OrchestratorEvent.BREAKER_CHANGED, route=label, state=state)
+            self._instruments.breakers_changed.labels(label, state).inc()
+        for label in {event.route.label for event in events}:
+            self._instruments.calls_in_flight.labels(label).set(self._routes.in_flight(label))
+
     def _undo(self, deciding: Deciding, acknowledged: Collection[tuple[int, int]]) -> None:
         self._runs.evict(list(deciding.touched_keys))
+        self._routes.uncount(deciding.route_news.undo)
         self._unacknowledged.keep(acknowledged)
 
     def _is_new(self, record: Received) -> bool:
@@ -222,10 +242,16 @@ class Owner:
 
     def _forget(self, homes: Collection[int]) -> None:
         self._runs.forget_homes(homes)
+        self._routes.forget_homes(homes)
         self._alarms.forget_homes(homes)
         for home, topic in list(self._positions):
             if home in homes:
                 del self._positions[home, topic]
+        self._share_routes()
+
+    def _share_routes(self) -> None:
+        owned = len(self.homes)
+        self._routes.owned, self._routes.homes = max(1, owned), max(1, owned, self._limits.homes)
 
 
 def _decided(

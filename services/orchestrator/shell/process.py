@@ -78,7 +78,11 @@ def _owner(
     context: Context[OrchestratorSettings], store: Store, publisher: Publisher, definitions: Definitions
 ) -> Owner:
     settings = context.settings
-    limits = Limits(runs_cached_max=settings.orchestrator_runs_cached_max, sends_max=settings.orchestrator_sends_max)
+    limits = Limits(
+        runs_cached_max=settings.orchestrator_runs_cached_max,
+        sends_max=settings.orchestrator_sends_max,
+        homes=settings.home_partitions,
+    )
     return Owner(
         store,
         publisher,

@@ -18,6 +18,8 @@ class OrchestratorEvent(StrEnum):
     ALARM_ORPHANED = "alarm.orphaned"
     RUNS_REMOVED = "runs.removed"
     RETENTION_WAITING = "retention.waiting"
+    BREAKER_CHANGED = "breaker.changed"
+    """A route is left alone from now on, or used again."""
 
 
 class OrchestratorMetric(StrEnum):
@@ -33,6 +35,10 @@ class OrchestratorMetric(StrEnum):
     """Runs that wait for a point in time."""
     RUNS_CACHED = "penstock_runs_cached"
     """Runs in memory."""
+    CALLS_IN_FLIGHT = "penstock_route_calls_in_flight"
+    """Model calls asked for by this instance and not answered yet (route)."""
+    BREAKERS_CHANGED = "penstock_breaker_changes_total"
+    """Breakers that opened or closed (route, state)."""
 
 
 class OrchestratorInstruments:
@@ -49,4 +55,13 @@ class OrchestratorInstruments:
             OrchestratorMetric.STEPS_REQUESTED.removesuffix("_total"), "Attempts asked for", registry=registry
         )
         self.alarms = Gauge(OrchestratorMetric.ALARMS, "Runs waiting for a point in time", registry=registry)
+        self.calls_in_flight = Gauge(
+            OrchestratorMetric.CALLS_IN_FLIGHT, "Model calls in flight", ["route"], registry=registry
+        )
+        self.breakers_changed = Counter(
+            OrchestratorMetric.BREAKERS_CHANGED.removesuffix("_total"),
+            "Breakers that opened or closed",
+            ["route", "state"],
+            registry=registry,
+        )
         self.runs_cached = Gauge(OrchestratorMetric.RUNS_CACHED, "Runs in memory", registry=registry)

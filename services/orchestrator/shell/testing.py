@@ -87,11 +87,18 @@ class BreakingStore(MemoryStore):
 class World:
     """One owner of homes 0 and 1 on a store that others can share."""
 
-    def __init__(self, store: MemoryStore | None = None, *, tenants: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        *,
+        tenants: frozenset[str] = frozenset(),
+        deployment: Deployment | None = None,
+    ) -> None:
         self.store = store if store is not None else MemoryStore()
         self.wire = Wire()
+        self.metrics = CollectorRegistry()
         self.now_ms = BEGINNING_MS
-        self.definitions = Definitions(self.store, Deployment())
+        self.definitions = Definitions(self.store, deployment or Deployment())
         self.owner = Owner(
             self.store,
             self.wire,
@@ -99,7 +106,7 @@ class World:
             lambda: self.now_ms,
             Limits(),
             tenants=tenants,
-            instruments=OrchestratorInstruments(CollectorRegistry()),
+            instruments=OrchestratorInstruments(self.metrics),
         )
         self._offsets: dict[tuple[str, int], itertools.count[int]] = {}
 

@@ -10,10 +10,11 @@ from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel
 from penstock.workflow.definition import children as children_of
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Refine
-from services.orchestrator.core.accounts import CAPS, account_of, limit_of
+from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.guards import check_budget, check_in_flight, check_routes
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
 
@@ -31,15 +32,17 @@ class Checked(Conversation):
         self.limits = dict(_limits(definition.do, ""))
         agents = (block for block in every_block(definition.do) if isinstance(block, Agent))
         self.model_calls_max = {each.id: each.agent.caps.model_calls for each in agents if each.agent.caps is not None}
-        super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget)
+        super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget, routes=Breakers())
 
     def _heard(self, decision: Decision) -> Decision:
+        check_routes(self, decision)
         self.last = super()._heard(decision)
+        check_in_flight(self)
         self._check_ends(decision)
         self._check_rows(decision)
         self._check_concurrency()
         self.neared.update(neared.cap for neared in decision.caps_neared if neared.block is None)
-        self._check_budget()
+        check_budget(self, self.neared)
         self._check_caps()
         self._check_children()
         return decision
@@ -82,25 +85,6 @@ class Checked(Conversation):
                 continue  # nobody waits for it
             assert run.steps[request.step].phase is StepPhase.WAITING
         assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
-
-    def _check_budget(self) -> None:
-        """Guard: what is spent and reserved never exceeds the budget, and is what the rows say; nothing is negative."""
-        run, live = self.run, self.run.live
-        for step in run.steps.values():
-            assert step.reserved is None or step.phase is StepPhase.WAITING
-            if step.kind == "model" and run.budget is not None:
-                assert (step.reserved is not None) == (step.phase is StepPhase.WAITING)
-        if run.budget is None or live is None:
-            return
-        assert live.account is not None
-        assert live.account == account_of(run, run.budget, ceiling=self.program.budget)
-        for cap in CAPS:
-            spent, reserved = getattr(live.account.spent, cap), getattr(live.account.reserved, cap)
-            assert min(spent, reserved, getattr(live.account.unanswered, cap)) >= 0
-            limit = limit_of(run.budget, cap)
-            assert limit is None or spent + reserved <= limit
-            # Guard: a cap is said to be near once, when it is.
-            assert self.neared[cap] == (limit is not None and spent * 100 >= limit * 80)
 
     def _check_caps(self) -> None:
         """Guard: no block asks for more model calls than its caps allow."""

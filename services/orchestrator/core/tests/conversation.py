@@ -12,8 +12,10 @@ from penstock.contracts.messages import InferenceRequested, NextMove, RunFinishe
 from penstock.testkit.builders import BEGINNING, BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition
+from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven, decide
+from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run
@@ -42,6 +44,7 @@ def said(decision: Decision) -> dict[str, Any]:
         "children": [(child.request_id, child.step, child.to_json()) for child in decision.children],
         "abandoned": [(child.request_id, child.message.to_json()) for child in decision.abandoned],
         "alarm_at_ms": decision.alarm_at_ms,
+        "route_events": decision.route_events,
         "changes": [change.to_json() for change in decision.changes],
         "start": None if decision.start is None else decision.start.to_json(),
         "finished": None if decision.finished is None else decision.finished.to_json(),
@@ -54,7 +57,10 @@ class Conversation:
     only_sound = True
     """Whether the definition must pass the checks of publishing."""
 
-    def __init__(self, do: dict[str, Any] | Definition, given: Any = None, **fields: Any) -> None:
+    def __init__(
+        self, do: dict[str, Any] | Definition, given: Any = None, *, routes: Breakers | None = None, **fields: Any
+    ) -> None:
+        self.facts = Facts(routes=routes)
         workflow = {name: fields.pop(name) for name in ("deadline_seconds", "steps_max", "tiers") if name in fields}
         self.definition = do if isinstance(do, Definition) else a_definition(do, **workflow)
         assert not self.only_sound or check(self.definition) == []
@@ -74,6 +80,7 @@ class Conversation:
                 program=self.program,
                 at_ms=self.now_ms,
                 traceparent=None,
+                facts=self.facts,
             )
         )
 
@@ -115,9 +122,9 @@ class Conversation:
     def tell(self, event: Event) -> Decision:
         """An event; a run restored from its rows must decide the same."""
         before = stored(self.run)
-        decision = decide(self.run, self.program, event)
+        decision = decide(self.run, self.program, event, self.facts)
         # Guard: frames after a restart are the frames before it (decision 0001).
-        assert said(decide(before, self.program, event)) == said(decision)
+        assert said(decide(before, self.program, event, self.facts)) == said(decision)
         self.last = self._heard(decision)
         return decision
 
@@ -149,6 +156,9 @@ class Conversation:
         return self.tell(Redriven(self.now_ms))
 
     def _heard(self, decision: Decision) -> Decision:
+        if self.facts.routes is not None:
+            self.facts.routes.count(decision.route_events)
+            self.facts.routes.learn(decision.route_events)
         for request in decision.requests:
             # Guard: an attempt is asked for once, ever.
             assert (request.step, request.attempt) not in self.requests

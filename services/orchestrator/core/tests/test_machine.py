@@ -128,7 +128,13 @@ def conditions(draw: st.DrawFn, seen: tuple[str, ...]) -> str:
 BUDGETS = [None, {"model_calls": 3}, {"tokens": 700}, {"cost": {"amount": "0.04"}}, {"tokens": 1_500, "model_calls": 5}]
 PRICE = {"input_per_million": "10", "output_per_million": "50"}
 PRICED = {
-    "small": [{"pool": "small", "model": "first", "price": PRICE}, {"pool": "burst", "model": "x", "price": PRICE}]
+    "small": {
+        "routes": [
+            {"pool": "small", "model": "first", "price": PRICE, "in_flight_max": 2},
+            {"pool": "burst", "model": "x", "price": PRICE},
+        ],
+        "breaker": {"calls_min": 2, "open_seconds": 5},
+    }
 }
 RETRIES = st.fixed_dictionaries(
     {"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])},

@@ -1,0 +1,17 @@
+"""Owns what a decision may know beside its run: the shell gives it, and the same facts lead to the same decision."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.orchestrator.core.breakers import Breakers
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known while an event is decided on; deciding changes nothing of it."""
+
+    routes: Breakers | None = None
+    """None: every route is free."""
+
+
+NO_FACTS: Final = Facts()

@@ -1,0 +1,54 @@
+"""Owns what must always hold of budgets and routes; the state machine's properties hold each decision against it."""
+
+from collections import Counter
+
+from penstock.contracts.messages import InferenceRequested, StepPhase
+from services.orchestrator.core.accounts import CAPS, account_of, limit_of
+from services.orchestrator.core.state import Decision
+from services.orchestrator.core.tests.conversation import Conversation
+
+
+def check_routes(talk: Conversation, decision: Decision) -> None:
+    """Guard: nothing is sent to a route that is left alone, unless it has just shown that it works."""
+    known = talk.facts.routes
+    assert known is not None
+    answered = {event.route.key for event in decision.route_events if event.kind == "answered"}
+    for event in decision.route_events:
+        if event.kind == "asked" and event.route.key not in answered:
+            assert known.look(event.route, event.at_ms).free_at_ms is None
+
+
+def check_in_flight(talk: Conversation) -> None:
+    """Guard: as many calls are counted in flight as are awaited."""
+    known = talk.facts.routes
+    assert known is not None
+    waiting = [
+        talk.requests[path, step.attempt]
+        for path, step in talk.run.steps.items()
+        if step.kind == "model" and step.phase is StepPhase.WAITING
+    ]
+    labels = Counter(f"{call.pool}/{call.model}" for call in waiting if isinstance(call, InferenceRequested))
+    assert [known.in_flight(label) for label in ("small/first", "burst/x")] == [
+        labels["small/first"],
+        labels["burst/x"],
+    ]
+
+
+def check_budget(talk: Conversation, neared: Counter[str]) -> None:
+    """Guard: what is spent and reserved never exceeds the budget, and is what the rows say; nothing is negative."""
+    run, live = talk.run, talk.run.live
+    for step in run.steps.values():
+        assert step.reserved is None or step.phase is StepPhase.WAITING
+        if step.kind == "model" and run.budget is not None:
+            assert (step.reserved is not None) == (step.phase is StepPhase.WAITING)
+    if run.budget is None or live is None:
+        return
+    assert live.account is not None
+    assert live.account == account_of(run, run.budget, ceiling=talk.program.budget)
+    for cap in CAPS:
+        spent, reserved = getattr(live.account.spent, cap), getattr(live.account.reserved, cap)
+        assert min(spent, reserved, getattr(live.account.unanswered, cap)) >= 0
+        limit = limit_of(run.budget, cap)
+        assert limit is None or spent + reserved <= limit
+        # Guard: a cap is said to be near once, when it is.
+        assert neared[cap] == (limit is not None and spent * 100 >= limit * 80)
