@@ -117,7 +117,7 @@ class UndescribedError(LookupError):
 def schema() -> dict[str, Any]:
     """The JSON Schema of a definition as its author writes it. Raises UndescribedError."""
     made = Definition.model_json_schema(mode="validation")
-    models = {model.__name__: model for model in _models(Part)}
+    models = {model.__name__: model for model in every_part()}
     for name, definition in (("Definition", made), *made["$defs"].items()):
         if "properties" in definition:
             _describe(models[name], definition)
@@ -174,10 +174,11 @@ def _or_file(field: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*branches, file], **apart}
 
 
-def _models(model: type[Part]) -> Iterator[type[Part]]:
+def every_part(model: type[Part] = Part) -> Iterator[type[Part]]:
+    """The classes of all parts of a definition."""
     for each in model.__subclasses__():
         yield each
-        yield from _models(each)
+        yield from every_part(each)
 
 
 def _told(model: type) -> dict[str, str]:

@@ -118,14 +118,23 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema: what JSON knows, in its spelling."""
 
 
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
+SCALARS: Final = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+)
+"""What plain text is read as where it is not text: the type, its pattern, the characters that it can begin with."""
+
+
+def reads_scalars(loader: type[yaml.resolver.Resolver]) -> None:
+    """Adds SCALARS to what a loader or a dumper takes plain text for."""
+    for tag, pattern, first in SCALARS:
+        loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), first)
+
+
+_Loader.yaml_implicit_resolvers = {}
+reads_scalars(_Loader)
 
 
 class _Reader:
