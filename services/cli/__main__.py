@@ -33,6 +33,7 @@ COMMANDS = {
     "publish": Entry(
         "services.cli.commands.publish", "Publish a definition.", "penstock publish audit.yaml", "publish"
     ),
+    "alias": Entry("services.cli.commands.alias", "Aliases of versions: set, list.", "penstock alias list"),
     "test": Entry(
         "services.cli.commands.cases",
         "Run a workflow's tests, in virtual time.",

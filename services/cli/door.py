@@ -37,6 +37,15 @@ class Door:
         """The body of an answer."""
         return self._ask("GET", path, params=_given(query))
 
+    def find(self, path: str, **query: Any) -> Any:
+        """The body of an answer; None where there is no such thing."""
+        answer = self._try("GET", path, params=_given(query))
+        if answer.status_code == 404:
+            return None
+        if answer.is_error:
+            raise _failure(answer)
+        return answer.json()
+
     def post(self, path: str, body: Any, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """The body of an answer."""
         return self._ask("POST", path, json=body, headers=headers, params=_given(query))
@@ -73,13 +82,16 @@ class Door:
         return self._send(method, path, **request).json()
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
-            answer = self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise unreachable("the gateway", self._url, str(error)) from None
+        answer = self._try(method, path, **request)
         if answer.is_error:
             raise _failure(answer)
         return answer
+
+    def _try(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise unreachable("the gateway", self._url, str(error)) from None
 
 
 def run_path(run_id: str) -> str:

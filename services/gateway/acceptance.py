@@ -13,8 +13,15 @@ import orjson
 
 from penstock.contracts import ids
 from penstock.contracts.envelope import Envelope, encode, rfc3339
-from penstock.contracts.messages import Message, RunRequested, RunSignalled, SignalKind, WorkflowPublished
-from penstock.contracts.topics import RUN_REQUESTED, RUN_SIGNALLED, WORKFLOW_PUBLISHED, Topic
+from penstock.contracts.messages import (
+    Message,
+    RunRequested,
+    RunSignalled,
+    SignalKind,
+    WorkflowAliased,
+    WorkflowPublished,
+)
+from penstock.contracts.topics import RUN_REQUESTED, RUN_SIGNALLED, WORKFLOW_ALIASED, WORKFLOW_PUBLISHED, Topic
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.postgres import load_queries
 
@@ -74,6 +81,11 @@ class Acceptance:
         """Publishes a definition."""
         key = f"{message.name}@{message.version}"
         await self._publish(WORKFLOW_PUBLISHED, message, origin, key, event=self._new_id())
+
+    async def alias(self, message: WorkflowAliased, origin: Origin) -> None:
+        """Sets an alias."""
+        key = f"{message.name}@{message.alias}"
+        await self._publish(WORKFLOW_ALIASED, message, origin, key, event=self._new_id())
 
     async def _claim(self, key: str, digest: bytes, tenant: str, run_id: str, now: datetime) -> None:
         known = await self._one("claim_key", tenant, key, digest, run_id, now)

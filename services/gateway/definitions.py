@@ -4,6 +4,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.contracts.messages import WorkflowAliased
+from penstock.workflow.aliases import versions_of
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
 from services.gateway.read_models.reader import Reader
 
@@ -26,9 +28,22 @@ class Definitions:
         self._reader = reader
         self._compiled: OrderedDict[tuple[str, str], Known] = OrderedDict()
 
-    async def find(self, workflow: str) -> Known | None:
-        """The version that `name` or `name@version` stands for; None where there is none."""
+    async def find(self, workflow: str) -> list[Known]:
+        """The versions that `name`, `name@version` or `name@alias` stands for: several where an alias has canaries.
+
+        Empty where there is none; the orchestrator chooses one of several, by the run.
+        """
         name, _, version = workflow.partition("@")
+        known = await self._version(name, version)
+        if known is not None:
+            return [known]
+        row = await self._reader.alias(name, version) if version else None
+        if row is None:
+            return []
+        found = [await self._version(name, each) for each in versions_of(WorkflowAliased.model_validate(row["body"]))]
+        return [each for each in found if each is not None]
+
+    async def _version(self, name: str, version: str) -> Known | None:
         if version and (name, version) in self._compiled:
             return self._compiled[name, version]
         row = await self._reader.definition(name, version or None)

@@ -39,7 +39,7 @@ class Live:
 
     def written(self, batch: Batch) -> None:
         """A batch is in the tables."""
-        if batch.definitions:
+        if batch.definitions or batch.aliases:
             self._definitions.set()
             self._definitions = asyncio.Event()
         if not self._watched:
@@ -49,7 +49,7 @@ class Live:
                 news.set()
 
     async def definition(self) -> None:
-        """Returns when a definition has come, or after POLL_SECONDS."""
+        """Returns when a definition or an alias has come, or after POLL_SECONDS."""
         await wait_for_news(self._definitions)
 
 

@@ -19,6 +19,7 @@ _KEYS: Final[Mapping[Key, str]] = {
     Key.RUN: "The run id.",
     Key.TENANT: "The tenant.",
     Key.WORKFLOW_VERSION: "The workflow's `name@version`.",
+    Key.WORKFLOW_ALIAS: "The alias, `name@alias`.",
 }
 _GROUPS: Final[Mapping[PartitionGroup, str]] = {
     PartitionGroup.HOME: "The partition number is the run's home.",

@@ -15,7 +15,7 @@ from typing import Any
 import jsoncompat
 
 from penstock.contracts.messages import Message
-from penstock.contracts.schema import Schema, bare, opened
+from penstock.contracts.schema import Schema, bare, closed, opened
 from penstock.contracts.topics import Service, Topic
 
 
@@ -74,6 +74,12 @@ def breaks(old: Schema, new: Schema) -> list[Break]:
             if not compatible and order not in seen
         ]
     return found
+
+
+def fits(written: Schema, read: Schema) -> bool:
+    """Whether one schema accepts all that another's writers write, who use no field that theirs does not name."""
+    reader, writer = json.dumps(_countable(bare(read))), json.dumps(_countable(closed(bare(written))))
+    return bool(jsoncompat.check_compat(reader, writer, "serializer"))
 
 
 def verdict(found: list[Break]) -> Order:

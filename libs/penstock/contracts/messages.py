@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from penstock.contracts.aliases import Canary as Canary
+from penstock.contracts.aliases import WorkflowAliased as WorkflowAliased
 from penstock.contracts.body import Count, Currency, DecimalString, Labels, RunId, Tenant
 from penstock.contracts.body import Message as Message  # every body is one: readers find it here
 from penstock.contracts.children import ParentStep

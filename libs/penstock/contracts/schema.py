@@ -62,7 +62,7 @@ def major(topic: Topic[Message]) -> str:
 
 def producer_schema(topic: Topic[Message]) -> Schema:
     """What a writer may put on the topic: nothing that the model does not name."""
-    return {"$schema": DIALECT, "$id": _identity(topic, "producer"), **_closed(_written(topic.message))}
+    return {"$schema": DIALECT, "$id": _identity(topic, "producer"), **closed(_written(topic.message))}
 
 
 def consumer_schema(topic: Topic[Message]) -> Schema:
@@ -143,11 +143,12 @@ def _plain(schema: Mapping[str, Any]) -> Schema:
     return _each_subschema(kept, _plain)
 
 
-def _closed(schema: Mapping[str, Any]) -> Schema:
+def closed(schema: Mapping[str, Any]) -> Schema:
+    """A writer's form of a schema: nothing but the fields that it names."""
     kept = dict(schema)
     if "properties" in kept and "type" in kept:  # the parts of a condition have no type and stay open
         kept.setdefault("additionalProperties", False)
-    return _each_subschema(kept, _closed)
+    return _each_subschema(kept, closed)
 
 
 def _each_subschema(schema: Mapping[str, Any], change: Any) -> Schema:

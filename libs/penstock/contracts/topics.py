@@ -36,6 +36,7 @@ class Key(StrEnum):
     RUN = "run"
     TENANT = "tenant"
     WORKFLOW_VERSION = "name@version"
+    WORKFLOW_ALIAS = "name@alias"
 
 
 class PartitionGroup(StrEnum):
@@ -103,6 +104,16 @@ WORKFLOW_PUBLISHED = Topic(
     group=PartitionGroup.BROADCAST,
     compacted=True,
     why="Definitions are data: every orchestrator reads all of them, and a run pins the one it started with.",
+)
+WORKFLOW_ALIASED = Topic(
+    name="penstock.workflow.aliased.v1",
+    message=m.WorkflowAliased,
+    key=Key.WORKFLOW_ALIAS,
+    producers=_services(_S.GATEWAY, _S.CLI),
+    consumers=_services(_S.ORCHESTRATOR, _S.GATEWAY),
+    group=PartitionGroup.BROADCAST,
+    compacted=True,
+    why="Which version `name@stable` means from here on, with shares for canaries; a run pins what it got.",
 )
 RUN_REQUESTED = Topic(
     name="penstock.run.requested.v1",
@@ -214,6 +225,7 @@ USAGE_RECORDED = Topic(
 
 TOPICS: tuple[Topic[m.Message], ...] = (
     WORKFLOW_PUBLISHED,
+    WORKFLOW_ALIASED,
     RUN_REQUESTED,
     RUN_SIGNALLED,
     RUN_PROGRESSED,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from penstock.contracts.aliases import CANARIES_MAX, AliasedVersion, Canary
 from penstock.contracts.body import Labels
 from penstock.contracts.messages import Budget, CapNeared, Failure, Lane, RunRequested, RunUsage, TokenUsage
 
@@ -134,6 +135,40 @@ class DefinitionPage(BaseModel):
     """All versions."""
 
     workflows: list[DefinitionLine]
+
+
+class CanaryBody(Canary):
+    """A version with its share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class AliasBody(BaseModel):
+    """What an alias is to mean."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"version": "7", "canaries": [{"version": "8", "percent": 10}]}]},
+    )
+
+    version: AliasedVersion
+    canaries: list[CanaryBody] = Field(default_factory=list, max_length=CANARIES_MAX)
+
+
+class AliasLine(BaseModel):
+    """An alias, and what it means now."""
+
+    name: str
+    alias: str
+    version: str
+    canaries: list[Canary] = Field(default_factory=list)
+    set_at: datetime
+
+
+class AliasPage(BaseModel):
+    """All aliases."""
+
+    aliases: list[AliasLine]
 
 
 class DefinitionDetail(DefinitionLine):

@@ -173,15 +173,17 @@ def _key(header: str | None) -> str | None:
 
 async def _check_input(gateway: Gateway, body: RunBody) -> None:
     known = await gateway.definitions.find(body.workflow)
-    if known is None:
+    if not known:
         hint = nearest(body.workflow.partition("@")[0], await gateway.definitions.names(), "published workflows")
         fault = FaultBody(path="$.workflow", message=f"unknown workflow {body.workflow!r}", hint=hint or None)
         raise ProblemError(422, "unknown_workflow", "Unknown workflow", fault.message, hint=fault.hint, errors=[fault])
-    said = None if known.schema is None else known.schema.fault(body.input)
-    if said is not None:
+    for each in known:
+        said = None if each.schema is None else each.schema.fault(body.input)
+        if said is None:
+            continue
         path, _, message = said.partition(": ")
         fault = FaultBody(path="$.input" + path.removeprefix("$"), message=message)
-        detail = f"{fault.path}: {message}"
+        detail = f"{fault.path}: {message}" + (f" (version {each.version})" if len(known) > 1 else "")
         raise ProblemError(422, "invalid_input", "The input misses the workflow's schema", detail, errors=[fault])
 
 

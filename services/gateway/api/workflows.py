@@ -83,6 +83,9 @@ async def publish_workflow(request: Request, name: str, response: Response) -> D
             hint = "give the definition another version, or none"
             raise ProblemError(409, "version_taken", "The version is taken", detail, hint=hint)
         return await _found(gateway, name, message.version)
+    if await gateway.reader.alias(name, message.version) is not None:
+        detail = f"{name}@{message.version} is an alias; a version of that name would go before it."
+        raise ProblemError(409, "alias_taken", "The version is an alias's name", detail, hint="choose another version")
     try:
         await gateway.acceptance.publish(message, Origin("default"))
     except NotAcknowledged as error:

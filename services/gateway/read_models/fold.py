@@ -1,7 +1,8 @@
 """Owns what a batch of records comes to: rows per table, one per key, whatever the order and the repeats.
 
 Rules that make order and repeats irrelevant live here and in sql/write.sql and nowhere else: the newest sequence
-gives a run its status, the newest end wins, a ledger entry counts once by its request id, a definition never changes.
+gives a run its status, the newest end wins, a ledger entry counts once by its request id, a definition never changes,
+an alias is what was set last.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -74,6 +75,7 @@ class Batch:
     ends: dict[UUID, tuple[str, datetime, bytes]] = field(default_factory=dict)
     usage: dict[UUID, UsageRow] = field(default_factory=dict)
     definitions: dict[tuple[str, str], tuple[datetime, bytes]] = field(default_factory=dict)
+    aliases: dict[tuple[str, str], tuple[datetime, bytes]] = field(default_factory=dict)
 
     def keep_run(self, row: RunRow) -> None:
         """Merges what is known of a run in this batch."""
@@ -219,6 +221,15 @@ def _published(batch: Batch, document: fields.Document, body: bytes) -> None:
     batch.definitions.setdefault((name, version), (fields.moment(document, "published_at"), body))
 
 
+def _aliased(batch: Batch, document: fields.Document, body: bytes) -> None:
+    name, alias = fields.text(document, "name"), fields.text(document, "alias")
+    fields.text(document, "version")
+    set_at = fields.moment(document, "set_at")
+    known = batch.aliases.get((name, alias))
+    if known is None or set_at >= known[0]:
+        batch.aliases[name, alias] = (set_at, body)
+
+
 def _check_changes(changes: Any) -> None:
     if type(changes) is not list and changes != ():
         raise MalformedRecordError("$.changes: expected a list")
@@ -237,4 +248,5 @@ _FOLDERS: Final[Mapping[str, Callable[[Batch, fields.Document, bytes], None]]] =
     topics.RUN_FINISHED.name: _finished,
     topics.USAGE_RECORDED.name: _used,
     topics.WORKFLOW_PUBLISHED.name: _published,
+    topics.WORKFLOW_ALIASED.name: _aliased,
 }

@@ -128,6 +128,15 @@ class Reader:
         row = await self._pool.fetchrow(_READ["read_definition"], name, version)
         return None if row is None else _with_documents(row, "body")
 
+    async def aliases(self, name: str | None, limit: int) -> list[dict[str, Any]]:
+        """The aliases of all workflows, or of one; each with its message under `body`."""
+        return [_with_documents(row, "body") for row in await self._pool.fetch(_READ["list_aliases"], name, limit)]
+
+    async def alias(self, name: str, alias: str) -> dict[str, Any] | None:
+        """What one alias means; its message under `body`."""
+        row = await self._pool.fetchrow(_READ["read_alias"], name, alias)
+        return None if row is None else _with_documents(row, "body")
+
     async def names(self) -> list[str]:
         """The workflows there are."""
         return [row["name"] for row in await self._pool.fetch(_READ["list_names"], NAMES_MAX)]

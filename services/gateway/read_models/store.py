@@ -1,6 +1,7 @@
 """Owns writing a batch: one transaction, set-wise, harmless when it is done again."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,14 +23,16 @@ REFUSED_BY_DATABASE: Final = (
 
 async def write(pool: asyncpg.Pool, batch: Batch) -> None:
     """All of the batch or nothing."""
-    if not (batch.runs or batch.usage or batch.definitions):
+    if not (batch.runs or batch.usage or batch.definitions or batch.aliases):
         return
     async with pool.acquire() as connection, connection.transaction():
         await _write_runs(connection, batch)
         if batch.usage:
             await _write_usage(connection, list(batch.usage.values()))
         if batch.definitions:
-            await connection.execute(_WRITE["insert_definitions"], *_definition_columns(batch))
+            await connection.execute(_WRITE["insert_definitions"], *_columns(batch.definitions))
+        if batch.aliases:
+            await connection.execute(_WRITE["upsert_aliases"], *_columns(batch.aliases))
 
 
 async def _write_runs(connection: Any, batch: Batch) -> None:
@@ -89,11 +92,12 @@ def _cost_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
     return tuple(list(column) for column in columns)
 
 
-def _definition_columns(batch: Batch) -> tuple[list[Any], ...]:
-    definitions = sorted(batch.definitions.items())
+def _columns(rows: Mapping[tuple[str, str], tuple[datetime, bytes]]) -> tuple[list[Any], ...]:
+    """Of definitions by name and version, or of aliases by name and alias."""
+    listed = sorted(rows.items())
     return (
-        [name for (name, _), _ in definitions],
-        [version for (_, version), _ in definitions],
-        [published_at for _, (published_at, _) in definitions],
-        [body for _, (_, body) in definitions],
+        [name for (name, _), _ in listed],
+        [second for (_, second), _ in listed],
+        [at for _, (at, _) in listed],
+        [body for _, (_, body) in listed],
     )

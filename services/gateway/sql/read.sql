@@ -80,3 +80,10 @@ ORDER BY published_at DESC, version LIMIT 1;
 
 -- list_names: The workflows there are.
 SELECT DISTINCT name FROM workflow_definition ORDER BY name LIMIT $1;
+
+-- list_aliases: The aliases of all workflows, or of one.
+SELECT name, alias, set_at, body FROM workflow_alias
+WHERE $1::text IS NULL OR name = $1 ORDER BY name, alias LIMIT $2;
+
+-- read_alias: What one alias means.
+SELECT name, alias, set_at, body FROM workflow_alias WHERE name = $1 AND alias = $2;

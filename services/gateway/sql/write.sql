@@ -70,3 +70,9 @@ ON CONFLICT (hour, tenant, workflow, version, kind, subject, pool, simulated, cu
 INSERT INTO workflow_definition (name, version, published_at, body)
 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bytea[])
 ON CONFLICT DO NOTHING;
+
+-- upsert_aliases: What was set last holds.
+INSERT INTO workflow_alias AS known (name, alias, set_at, body)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bytea[])
+ON CONFLICT (name, alias) DO UPDATE SET set_at = excluded.set_at, body = excluded.body
+WHERE excluded.set_at >= known.set_at;

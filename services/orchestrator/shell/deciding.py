@@ -178,7 +178,7 @@ class Deciding:
             failure = Failure(code="unknown_tenant", message=f"there is no tenant {given.tenant!r}")
             self._reject(given, given.request, failure, given.tenant, given.run_id)
             return
-        resolved = self._definitions.resolve(given.request.workflow)
+        resolved = self._definitions.resolve(given.request.workflow, given.run_key)
         decision = starting.start(
             given.request,
             key=given.run_key,

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from uuid import UUID
 
 import orjson
 import structlog
@@ -11,12 +12,14 @@ from penstock.contracts.envelope import MalformedEnvelopeError, decode
 from penstock.contracts.messages import WorkflowPublished
 from penstock.contracts.topics import Deployment
 from penstock.runtime.kafka.records import Received
+from penstock.workflow.aliases import version_for, versions_of
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition, leaves, tiers_named
 from penstock.workflow.parts import TaskStep
 from penstock.workflow.publish import same
 from penstock.workflow.tiers import routes_of
 from services.orchestrator.core.program import Program, compile_definition
+from services.orchestrator.shell.aliases import Aliases
 from services.orchestrator.shell.inbox import explain
 from services.orchestrator.shell.store import Store
 from services.orchestrator.shell.telemetry import OrchestratorEvent
@@ -46,6 +49,7 @@ class Definitions:
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._programs: dict[tuple[str, str], Program] = {}
         self._newest: dict[str, str] = {}
+        self.aliases = Aliases()
         self.catch_up: Callable[[], Awaitable[None]] | None = None
         """Waits until everything published so far has been read; set by whoever reads the topic."""
 
@@ -56,16 +60,33 @@ class Definitions:
 
     async def ensure_known(self, references: Collection[str]) -> None:
         """Before a workflow is called unknown, read what was published until now: it is another topic, read apart."""
-        if self.catch_up is not None and any(self.resolve(reference) is None for reference in references):
+        if self.catch_up is not None and not all(map(self._knows, references)):
             await self.catch_up()
 
-    def resolve(self, reference: str) -> Resolved | None:
-        """What `name` (the newest) or `name@version` means; None when nobody published it."""
+    def resolve(self, reference: str, run_key: UUID) -> Resolved | None:
+        """What `name` (the newest), `name@version` or `name@alias` means for a run; None when nobody published it.
+
+        A version goes before an alias of the same name: who pins a version gets it. An alias gives the same run the
+        same version, whoever resolves it.
+        """
         name, at, version = reference.partition("@")
         if not at:
             version = self._newest.get(name, "")
+        elif (name, version) not in self._bodies:
+            aliased = self.aliases.find(name, version)
+            version = version if aliased is None else version_for(aliased, run_key)
         program = self.program(name, version)
         return None if program is None else Resolved(name, version, program)
+
+    def _knows(self, reference: str) -> bool:
+        """Whether a reference can be resolved, for whatever run."""
+        name, at, version = reference.partition("@")
+        if not at:
+            return name in self._newest
+        if (name, version) in self._bodies:
+            return True
+        aliased = self.aliases.find(name, version)
+        return aliased is not None and all((name, each) in self._bodies for each in versions_of(aliased))
 
     def program(self, name: str, version: str) -> Program | None:
         """The compiled definition; None when nobody published it."""

@@ -25,13 +25,14 @@ from services.orchestrator.shell.telemetry import OrchestratorInstruments
 HOUR_MS = 3_600_000
 SESSION = {"plan_cache_mode": "force_generic_plan"}
 """Planning the batch's statement anew costs more than running it, and its plan never depends on its arguments."""
-DEFINITIONS_TOPIC = topics.WORKFLOW_PUBLISHED.name
+DEFINITIONS_TOPIC, ALIASES_TOPIC = topics.WORKFLOW_PUBLISHED.name, topics.WORKFLOW_ALIASED.name
 
 
 async def orchestrate(context: Context[OrchestratorSettings]) -> None:
     """Run until `context.stop` is set."""
     settings, stop, health = context.settings, context.stop, context.health
     health.set_ready("definitions", False, "not read yet")
+    health.set_ready("aliases", False, "not read yet")
     async with AsyncExitStack() as stack:
         pool = await connect_pool(
             settings.postgres_url,
@@ -48,8 +49,11 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
         stack.push_async_callback(publisher.stop)
         definitions = Definitions(store, settings.deployment)
         await definitions.load()
-        reader = BroadcastReader(broker, DEFINITIONS_TOPIC, DefinitionsInbox(definitions, store, publisher).take)
-        definitions.catch_up = reader.catch_up
+        published = DefinitionsInbox(definitions.publish, store, publisher)
+        reader = BroadcastReader(broker, DEFINITIONS_TOPIC, published.take)
+        aliased = DefinitionsInbox(definitions.aliases.take, store, publisher)
+        aliases = BroadcastReader(broker, ALIASES_TOPIC, aliased.take)
+        definitions.catch_up = lambda: _caught_up(aliases, reader)
         owner = _owner(context, store, publisher, definitions)
         stack.push_async_callback(owner.close)
         consumer = OwnedBatchConsumer(
@@ -67,11 +71,18 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
             group.create_task(
                 reader.run(stop, caught_up=lambda: health.set_ready("definitions", True)), name="definitions"
             )
+            group.create_task(aliases.run(stop, caught_up=lambda: health.set_ready("aliases", True)), name="aliases")
             group.create_task(
                 remove_finished_runs(store, now_ms, int(settings.orchestrator_retention_hours * HOUR_MS), stop),
                 name="retention",
             )
             await consumer.run(stop)
+
+
+async def _caught_up(*readers: BroadcastReader) -> None:
+    """Wait until everything said so far on these topics has been handled."""
+    for reader in readers:
+        await reader.catch_up()
 
 
 def _owner(

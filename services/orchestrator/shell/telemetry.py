@@ -13,6 +13,7 @@ class OrchestratorEvent(StrEnum):
     OUTBOX_LEFT = "outbox.left"
     DEFINITION_TAKEN = "definition.taken"
     DEFINITION_REFUSED = "definition.refused"
+    ALIAS_TAKEN = "alias.taken"
     DEFINITIONS_WAITING = "definitions.waiting"
     UNDECIDABLE = "batch.undecidable"
     ALARM_ORPHANED = "alarm.orphaned"

@@ -127,6 +127,11 @@ class World:
         body = {"name": definition.name, "version": version, "definition": content, "published_at": published_at}
         await self.definitions.publish(Record("penstock.workflow.published.v1", 0, 0, orjson.dumps(body)))
 
+    async def alias(self, alias: str, version: str, set_at: str = "2026-01-01T00:00:00Z", **fields: Any) -> None:
+        """Move an alias of the workflow `example`."""
+        body = {"name": "example", "alias": alias, "version": version, "set_at": set_at, **fields}
+        await self.definitions.aliases.take(Record(topics.WORKFLOW_ALIASED.name, 0, 0, orjson.dumps(body)))
+
     def record(self, topic: str, value: Any, home: int = 0, **fields: Any) -> Record:
         """The next record of a partition."""
         offset = next(self._offsets.setdefault((topic, home), itertools.count()))

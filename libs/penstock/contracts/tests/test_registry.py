@@ -55,7 +55,7 @@ def test_what_the_orchestrator_hears_goes_to_homes_or_to_everybody(topic: Topic[
 
 @every_topic
 def test_a_compacted_topic_has_a_key_that_names_a_thing(topic: Topic[Message]) -> None:
-    assert not topic.compacted or topic.key in (Key.WORKFLOW_VERSION, Key.TENANT)
+    assert not topic.compacted or topic.key in (Key.WORKFLOW_VERSION, Key.WORKFLOW_ALIAS, Key.TENANT)
 
 
 @every_topic

@@ -25,6 +25,7 @@ from penstock.contracts.messages import (
     StepPhase,
     TokenUsage,
     UsageRecorded,
+    WorkflowAliased,
 )
 from penstock.runtime.postgres import connect_pool, migrate
 from services.gateway.read_models import store
@@ -33,7 +34,7 @@ from services.local.fixtures import SharedStack
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-TABLES = ("run", "run_progress", "run_end", "usage_entry", "cost_hour", "workflow_definition")
+TABLES = ("run", "run_progress", "run_end", "usage_entry", "cost_hour", "workflow_definition", "workflow_alias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,12 @@ class Record:
     partition: int = 0
     offset: int = 0
     timestamp: int = 0
+
+
+def aliased(minute: int, version: str) -> Record:
+    """An alias that was set at a minute."""
+    body = WorkflowAliased(name="audit", alias="stable", version=version, set_at=NOON + timedelta(minutes=minute))
+    return Record(topics.WORKFLOW_ALIASED.name, body.to_json())
 
 
 @dataclass
@@ -163,8 +170,9 @@ async def tables_after(pool: asyncpg.Pool, batches: list[list[Record]]) -> dict[
 async def test_repeats_and_reordering_give_the_same_tables(
     pool: asyncpg.Pool, seed: int, repeats: int, sizes: list[int]
 ) -> None:
-    # Given three runs' records as they were sent
+    # Given three runs' records, and an alias that is moved twice, as they were sent
     told = [record for name in ("a", "b/c", "d") for record in story(name).records]
+    told += [aliased(minute, version) for minute, version in ((1, "1"), (2, "2"), (3, "1"))]
     expected = await tables_after(pool, [told])
 
     # When they come in any order, some again, in batches of any size
@@ -231,6 +239,7 @@ GOOD = story("good").records[0].value or b""
         (topics.RUN_FINISHED.name, GOOD, (), "$.started_at"),
         (topics.USAGE_RECORDED.name, GOOD, (), "$.request_id"),
         (topics.WORKFLOW_PUBLISHED.name, GOOD, (), "$.definition"),
+        (topics.WORKFLOW_ALIASED.name, GOOD, (), "$.name"),
     ],
 )
 def test_what_cannot_be_read_is_set_aside_with_its_path(
