@@ -12,12 +12,14 @@ import pytest
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import ChatMessage, InferenceRequested, NextMove
 from penstock.runtime.clock import now_ms
+from penstock.workflow.loops import AgentLoop, Planner
 from services.inference.core.roofline import HARDWARE, Roofline
 from services.inference.core.structured import checked
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine, EngineFailedError
 from services.inference.engines.simulated import SimulatedEngine
 from services.local.ports import LOOPBACK
+from services.orchestrator.core.dialogue import guide
 
 MODEL = "smollm2-135m"
 KEY = run_key("default", "r")
@@ -112,6 +114,20 @@ async def test_structured_output_fits_its_schema(engine: Engine) -> None:
     generation = await engine.generate(asks(output_schema=SCHEMA, max_tokens=64), 60.0)
 
     assert isinstance(checked(generation.text, SCHEMA), bytes)
+
+
+async def test_what_guides_a_loop_is_done_by_every_engine(engine: Engine) -> None:
+    """Guard: an agent's turn and a plan need no more of a grammar than every engine has."""
+    country = {"type": "object", "properties": {"country": {"enum": ["it", "fr"]}}, "required": ["country"]}
+    tools = [{"tool": "facts.read", "arguments_schema": country}, {"task": "tasks.end"}]
+    loop = AgentLoop.model_validate({"model": "small", "prompt": "", "tools": tools, "parallel_calls_max": 2})
+    turn = guide(loop)
+    only_calls = turn["anyOf"][1]
+    plan = Planner(model="small", prompt="", task_schema={"type": "string", "maxLength": 8}).plan_schema(2)
+    for schema in (turn, only_calls, plan):
+        generation = await engine.generate(asks(output_schema=schema, max_tokens=120), 60.0)
+
+        assert isinstance(checked(generation.text, schema), bytes), generation.text
 
 
 async def test_calls_run_side_by_side(engine: Engine) -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 LANGUAGE = (ROOT / "docs" / "workflows.md").read_text()
+LOOPS = (ROOT / "docs" / "loops.md").read_text()
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -37,6 +38,14 @@ def test_the_workflow_in_the_readme_can_be_published() -> None:
 )
 def test_the_workflows_in_the_guide_to_the_language_can_be_published(text: str) -> None:
     assert notation.read(text).faults == ()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(id: .*?)```", LOOPS, re.DOTALL), ids=lambda text: text[4:9])
+def test_the_blocks_in_the_guide_to_loops_can_be_published(block: str) -> None:
+    routes = "[{pool: small, model: m}]"
+    do = "".join(f"  {line}\n" for line in block.splitlines())
+
+    assert notation.read(f"name: guide\ntiers: {{fast: {routes}, strong: {routes}}}\ndo:\n{do}").faults == ()
 
 
 def test_the_requests_in_the_readme_pass_the_producers_schema() -> None:

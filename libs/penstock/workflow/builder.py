@@ -29,7 +29,17 @@ from penstock.workflow.definition import Case, Chain, Definition, Map, Parallel,
 from penstock.workflow.dump import given, to_yaml
 from penstock.workflow.gates import Gate
 from penstock.workflow.joins import Election, Quorum, Vote
-from penstock.workflow.loops import Agent, AgentContext, AgentLoop, GrantedTask, GrantedTool, Refine, RefineLoop
+from penstock.workflow.loops import (
+    Agent,
+    AgentContext,
+    AgentLoop,
+    GrantedTask,
+    GrantedTool,
+    Plan,
+    Planner,
+    Refine,
+    RefineLoop,
+)
 from penstock.workflow.notation import NotationError
 from penstock.workflow.parts import Caps, Example, ModelStep, Money, Part, Retry, RunStep, TaskStep, ToolStep
 from penstock.workflow.shapes import closed
@@ -54,6 +64,8 @@ __all__ = [
     "money",
     "object_of",
     "parallel",
+    "plan",
+    "planner",
     "price",
     "quorum",
     "refine",
@@ -85,6 +97,8 @@ vote = Vote
 election = Election
 quorum = Quorum
 check_gate = Gate
+plan = Plan
+planner = Planner
 refine = Refine
 refine_loop = RefineLoop
 agent = Agent

@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from penstock.workflow.classify import Classify, Description
 from penstock.workflow.gates import Gate
 from penstock.workflow.joins import Concurrency, Election, Join, Vote
-from penstock.workflow.loops import Agent, Refine, RefineLoop
+from penstock.workflow.loops import Agent, Plan, Refine, RefineLoop
 from penstock.workflow.parts import (
     Caps,
     Expression,
@@ -94,13 +94,14 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "refine", "agent", "check", "model", "tool", "task", "run")
+BLOCK_KINDS: Final = ("chain", "route", "parallel", "plan", "refine", "agent", "check", "model", "tool", "task", "run")
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
     | Annotated[RouteBlock, Tag("route")]
     | Annotated[Parallel, Tag("parallel")]
     | Annotated[Gate, Tag("check")]
+    | Annotated[Plan, Tag("plan")]
     | Annotated[Refine, Tag("refine")]
     | Annotated[Agent, Tag("agent")]
     | Annotated[ModelStep, Tag("model")]
@@ -155,6 +156,8 @@ def children(block: "Block") -> list["Block"]:
                     return [inner.do]
                 case Vote():
                     return [inner.vote.do]
+        case Plan():
+            return [block.do] if block.join is None else [block.do, block.join]
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
@@ -193,6 +196,8 @@ def tiers_named(block: "Block") -> Iterator[str]:
                     yield classify.escalate
             case Agent():
                 yield each.agent.model
+            case Plan():
+                yield each.plan.model
             case _:
                 pass
 
@@ -203,5 +208,5 @@ def _field_of(value: Any, names: tuple[str, ...]) -> str | None:
     return present[0] if len(present) == 1 else None
 
 
-for _model in (Chain, Case, RouteBlock, Sections, Map, Election, Vote, Parallel, RefineLoop, Refine, Definition):
+for _model in (Chain, Case, RouteBlock, Sections, Map, Election, Vote, Parallel, RefineLoop, Refine, Plan, Definition):
     _model.model_rebuild()

@@ -1,7 +1,6 @@
-"""Owns the shapes of the blocks that go round: `refine` and `agent`.
+"""Owns the shapes of the blocks that go round: `refine`, `agent` and `plan`.
 
-A loop's names (`round`, `candidate`, `critique`, `answer`, `turn`) stand for something only in what its field says it
-sees.
+A loop's names (`round`, `candidate`, `task`, …) stand for something only in what its field says it sees.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -13,22 +12,26 @@ from penstock.workflow.parts import (
     Expression,
     Identifier,
     JsonSchema,
+    ModelStep,
     Part,
     Retry,
     TaskStep,
     Template,
     ToolStep,
 )
+from penstock.workflow.schemas import embedded
 
 if TYPE_CHECKING:
     from penstock.workflow.definition import Block
 
 LOOP_NAMES: Final = {
-    "round": "a refine",
+    "round": "a refine or a plan",
     "candidate": "a refine",
     "critique": "the `generate` of a refine",
     "answer": "the `stop` of an agent",
     "turn": "the `stop` of an agent",
+    "task": "the `do` of a plan",
+    "results": "the prompt and the `join` of a plan",
 }
 """What only loops put in scope, and where; a step may be called so elsewhere."""
 
@@ -181,6 +184,76 @@ class Agent(Part):
 
     id: Identifier
     agent: AgentLoop
+
+
+class Planner(Part):
+    """Who divides the work: a model that answers with a list of sub-tasks, round by round."""
+
+    model: Identifier
+    """The tier; its routes are tried in order."""
+    prompt: Template
+    """Sees `round` (from 0) and `results`: those of the rounds before, each {task, output}."""
+    system: Template | None = None
+    """Sees the same."""
+    task_schema: JsonSchema = Field(default_factory=lambda: {"type": "string"})
+    """Of one sub-task; left out, one is text."""
+    tasks_max: Annotated[int, Field(ge=1, le=256)] = 8
+    """Sub-tasks of all rounds together."""
+    rounds_max: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often the planner is asked; a round with no sub-task is the last."""
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1_024
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: int | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Per attempt of the planner's model call."""
+    retry: Retry = Retry()
+
+    def step(self) -> ModelStep:
+        """The step that asks the planner, but for how many sub-tasks are left."""
+        return ModelStep(
+            id=PLANNER,
+            model=self.model,
+            prompt=self.prompt,
+            system=self.system,
+            output_schema=self.plan_schema(None),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            timeout_seconds=self.timeout_seconds,
+            retry=self.retry,
+        )
+
+    def plan_schema(self, tasks_left: int | None) -> JsonSchema:
+        """What the planner answers with; `tasks_left` bounds the list for an engine that is guided by this."""
+        task, definitions = embedded(self.task_schema)
+        tasks: JsonSchema = {"type": "array", "items": task}
+        if tasks_left is not None:
+            tasks["maxItems"] = tasks_left
+        return {
+            "type": "object",
+            "properties": {"tasks": tasks},
+            "required": ["tasks"],
+            "additionalProperties": False,
+            **definitions,
+        }
+
+
+PLANNER: Final = "plan"
+"""What the step is called that asks the planner."""
+
+
+class Plan(Part):
+    """A model divides the work into sub-tasks, one block does each. The output is that of `join`, else `results`."""
+
+    id: Identifier
+    plan: Planner
+    do: "Block"
+    """Sees `task`, `index` (its place in the round) and `round`."""
+    join: "Block | None" = None
+    """Sees `results`: a list of {task, output} of all rounds."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1_024)] = 8
+    caps: Caps | None = None
+    """What all model calls of the block may spend together."""
 
 
 def _grant_kind(value: Any) -> str | None:

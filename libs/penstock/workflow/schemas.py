@@ -40,6 +40,12 @@ def compile_schema(schema: dict[str, Any] | None) -> Schema | None:
     return Schema(schema) if schema else None
 
 
+def embedded(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A schema as a part of another, and what must stand at that one's root: its references are paths from there."""
+    part = {name: each for name, each in schema.items() if name not in ("$defs", "$schema", "$id")}
+    return part, {"$defs": schema["$defs"]} if "$defs" in schema else {}
+
+
 def json_path(parts: Sequence[str | int]) -> str:
     """`$.documents[0].name`."""
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)

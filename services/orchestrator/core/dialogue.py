@@ -1,7 +1,7 @@
-"""Owns what an agent and its model say to each other: the protocol, and how much of the conversation is sent.
+"""Owns what a loop and its model say to each other: the protocol, and how much of a conversation is sent.
 
-Each turn the model answers in JSON: `{"calls": [{"tool": …, "arguments": {…}}]}` or `{"answer": …}`. What the calls
-brought goes back as a user message in JSON, so that this works with any engine that can guide its output by a schema.
+Each turn an agent's model answers in JSON: `{"calls": [{"tool": …, "arguments": {…}}]}` or `{"answer": …}`. What the
+calls brought goes back as a user message in JSON, so any engine will do that can guide its output by a schema.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import orjson
 
-from penstock.workflow.loops import AgentContext, AgentLoop, Grant
+from penstock.workflow.loops import AgentContext, AgentLoop, Grant, Planner
 from penstock.workflow.parts import JsonSchema
+from penstock.workflow.schemas import embedded
 
 TEXT: Final[JsonSchema] = {"type": "string"}
 DROPPED: Final = '{"results":"left out here for room; call the tool again where you need them"}'
@@ -75,9 +76,7 @@ def guide(loop: AgentLoop, *, last: bool = False) -> JsonSchema:
         "maxItems": loop.parallel_calls_max,
         "items": calls[0] if len(calls) == 1 else {"anyOf": calls},
     }
-    # References of the author's schema are paths from the root, so what they lead to moves there.
-    definitions = {"$defs": answer["$defs"]} if "$defs" in answer else {}
-    inner = {name: part for name, part in answer.items() if name not in ("$defs", "$schema", "$id")}
+    inner, definitions = embedded(answer)
     if last:
         return {**_object(answer=inner), **definitions}
     return {"anyOf": [_object(answer=inner), _object(calls=several)], **definitions}
@@ -184,6 +183,16 @@ def to_summarise(prompt: str, talk: Talk) -> str:
         parts.append(f"The notes before:\n{talk.summary}")
     parts += [f"It said:\n{each.said}\nIt was told:\n{each.told}" for each in talk.exchanges[: older(talk)]]
     return "\n\n".join([*parts, "Write the notes."])
+
+
+def planning(planner: Planner, tasks_left: int) -> str:
+    """What a planner is told about the form of its answer, behind the author's own system message."""
+    last = " An empty list says that nothing is left to do." if planner.rounds_max > 1 else ""
+    return (
+        'Answer in JSON only: {"tasks": [<sub-task>, …]}'
+        f" with {tasks_left} sub-tasks at most.{last}\n"
+        f"A sub-task fits this JSON Schema: {_text(planner.task_schema)}"
+    )
 
 
 def _call_schema(grant: Grant) -> JsonSchema:

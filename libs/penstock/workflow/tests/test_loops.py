@@ -7,6 +7,7 @@ import pytest
 from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
 from penstock.workflow.checks import check
 from penstock.workflow.definition import leaves, tiers_named
+from penstock.workflow.loops import LOOP_NAMES
 from penstock.workflow.notation import parse, read
 
 SCORED = {
@@ -178,6 +179,7 @@ def test_what_an_agent_may_call_and_ask_is_among_its_workflows_steps_and_tiers()
 
     assert [getattr(step, "queue", None) for step in leaves(do)] == [None, "slow"]
     assert list(tiers_named(do)) == ["small"]
+    assert list(tiers_named(a_definition(a_plan()).do)) == ["small", "small"]
 
 
 AGENT = """\
@@ -225,5 +227,96 @@ def test_an_agent_is_written_down() -> None:
 )
 def test_a_fault_in_a_written_agent_says_its_line(old: str, new: str, fault: str) -> None:
     found = [str(each) for each in read(AGENT.replace(old, new, 1)).faults]
+
+    assert any(fault in text for text in found), found
+
+
+def a_plan(*, do: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A plan `audit`; `join`, `max_concurrency` and `caps` are the block's, all else the planner's."""
+    own: dict[str, Any] = {name: fields.pop(name) for name in ("join", "max_concurrency", "caps") if name in fields}
+    planner = {"model": "small", "prompt": "Divide it.", "task_schema": FILE, **fields}
+    return {"id": "audit", "plan": planner, "do": do if do is not None else a_model("work"), **own}
+
+
+FILE = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+
+
+def test_a_sound_plan_has_no_faults() -> None:
+    work = a_model("work", prompt="{{ task.file }} {{ index }} {{ round }}", output_schema=TEXTS)
+    each = "{% for one in results %}{{ one.task.file }} {{ one.output.text }}{% endfor %}"
+    join = a_model("join", prompt=each, output_schema=SCORED)
+    plan = a_plan(do=work, join=join, prompt="{{ round }} " + each, system="{{ results | length }}")
+
+    assert faults(a_chain(plan, a_task("end", input="{{ audit.score }}"))) == []
+    end = a_task("end", input="{% for one in audit %}{{ one.output.text }}{% endfor %}")
+    assert faults(a_chain(a_plan(do=work), end)) == []
+
+
+@pytest.mark.parametrize(
+    ("do", "path", "says"),
+    [
+        (a_plan(model="smal"), "$.do.plan.model", "there is no tier `smal` (did you mean `small`?)"),
+        (a_plan(prompt="{{ task }}"), "$.do.plan.prompt", "only inside the `do` of a plan"),
+        (a_plan(prompt="{{ results[0].x }}"), "$.do.plan.prompt", "has no field `x`"),
+        (a_plan(system="{{ x }}"), "$.do.plan.system", "nothing is called `x` here"),
+        (a_plan(task_schema={"type": 7}), "$.do.plan.task_schema", "not a JSON Schema"),
+        (a_plan(do=a_task("work", input="{{ task.fil }}")), "$.do.do.input", "did you mean `file`?"),
+        (a_plan(do=a_task("work", input="{{ results }}")), "$.do.do.input", "only inside the prompt and the `join`"),
+        (a_plan(do=a_task("task")), "$.do.do.id", "`task` is what the `do` of a plan calls something here"),
+        (a_plan(join=a_task("end", input="{{ task }}")), "$.do.join.input", "only inside the `do` of a plan"),
+        (a_plan(join=a_task("end", input="{{ results[0].outptu }}")), "$.do.join.input", "did you mean `output`?"),
+        (a_chain(a_plan(), a_task("end", input="{{ audit[0].x }}")), "$.do.chain[1].input", "has no field `x`"),
+    ],
+)
+def test_a_fault_in_a_plan_is_named_by_its_path(do: dict[str, Any], path: str, says: str) -> None:
+    found = faults(do)
+
+    assert any(at == path and says in message for at, message in found), found
+
+
+def test_a_step_may_have_a_loops_name_where_nothing_else_has_it() -> None:
+    do = a_chain(*(a_model(name) for name in LOOP_NAMES), a_task("end", input="{{ task }} {{ answer }} {{ round }}"))
+
+    assert faults(do) == []
+
+
+PLAN = """\
+name: audit
+tiers: {small: [{pool: small, model: m}]}
+do:
+  id: audit
+  plan:
+    model: small
+    prompt: Divide it.
+    tasks_max: 5
+  do: {id: work, model: small, prompt: "{{ task }}"}
+  join: {id: sum, model: small, prompt: "{{ results | tojson }}"}
+  max_concurrency: 2
+"""
+
+
+def test_a_plan_is_written_down() -> None:
+    document = read(PLAN)
+
+    assert document.faults == ()
+    assert document.definition is not None
+    assert parse(document.definition.model_dump(mode="json")).definition == document.definition
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("tasks_max: 5", "task_max: 5", "line 8: $.do.plan.task_max: there is no field `task_max` here (did you mean"),
+        ("tasks_max: 5", "tasks_max: 0", "line 8: $.do.plan.tasks_max: Input should be greater than or equal to 1"),
+        ("  do: {id: work,", "  doo: {id: work,", "$.do.do: the field `do` is missing"),
+        (
+            "join: {id: sum, model",
+            "join: {id: sum, modl",
+            "line 10: $.do.join: this block has no kind; it needs exactly",
+        ),
+    ],
+)
+def test_a_fault_in_a_written_plan_says_its_line(old: str, new: str, fault: str) -> None:
+    found = [str(each) for each in read(PLAN.replace(old, new, 1)).faults]
 
     assert any(fault in text for text in found), found

@@ -7,13 +7,13 @@ from typing import Any
 
 from penstock.contracts.messages import StepPhase
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, every_block
-from penstock.workflow.definition import children as children_of
 from penstock.workflow.joins import Vote
-from penstock.workflow.loops import Agent, Refine
+from penstock.workflow.loops import Agent, Plan, Refine
 from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.drawn_loops import loop_children, loop_limits
 from services.orchestrator.core.tests.guards import check_budget, check_in_flight, check_routes
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
@@ -138,14 +138,10 @@ def _limits(block: Block, prefix: str) -> Iterator[tuple[str, int]]:
         case RouteBlock():
             yield path, 1
             children = [case.do for case in block.route] + ([block.otherwise] if block.otherwise is not None else [])
-        case Refine():
-            # One round at a time, and in it the generator or the judge.
-            yield path, 1
-            children = children_of(block)
-        case Agent():
-            # One turn at a time, and in it the model, a summary or calls side by side.
-            yield path, 1
-            yield f"{path}/call", block.agent.parallel_calls_max
+        case Refine() | Agent() | Plan():
+            yield from loop_limits(block, path)
+            for within, child in loop_children(block, path):
+                yield from _limits(child, within)
         case _:
             pass
     for child in children:

@@ -1,9 +1,12 @@
 """Owns the loops of random definitions, and what may come back from their steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
+
+from penstock.workflow.definition import Block, children
+from penstock.workflow.loops import Agent, Plan, Refine
 
 Inside = Callable[..., st.SearchStrategy[dict[str, Any]]]
 """What draws a block that sees some names more."""
@@ -17,11 +20,50 @@ SAYINGS = [
     {"answer": "almost"},
     {"answer": "done"},
 ]
+PLANS: list[Any] = [
+    {"tasks": ["one"]},
+    {"tasks": ["one", "two", "three"]},
+    {"tasks": [{"kind": "a", "items": [1]}, 2]},
+    {"task": "none"},
+    {"tasks": []},
+]
+
+
+def loops(kind: str, block_id: str, source: str, inside: Inside) -> st.SearchStrategy[dict[str, Any]]:
+    """A loop of a kind."""
+    match kind:
+        case "refine":
+            return refines(block_id, inside)
+        case "plan":
+            return plans(block_id, source, inside)
+        case _:
+            return agents(block_id, source)
+
+
+def loop_limits(block: Refine | Agent | Plan, path: str) -> Iterator[tuple[str, int]]:
+    """How many branches a loop may have open: one round at a time, and in it one step, or calls or sub-tasks."""
+    yield path, 1
+    match block:
+        case Agent():
+            yield f"{path}/call", block.agent.parallel_calls_max
+        case Plan():
+            yield f"{path}/task", block.max_concurrency
+        case Refine():
+            pass
+
+
+def loop_children(block: Refine | Agent | Plan, path: str) -> list[tuple[str, Block]]:
+    """The blocks inside a loop, each with the path that it stands below."""
+    if isinstance(block, Plan):
+        return [(f"{path}/task", block.do), *([] if block.join is None else [(path, block.join)])]
+    return [(path, child) for child in children(block)]
 
 
 def loop_outputs(path: str) -> list[Any] | None:
     """What may come back from a loop's own step at a path, the one that ends it last; None: it is no such step."""
-    return SAYINGS if path.endswith("]/turn") else None
+    if path.endswith("]/turn"):
+        return SAYINGS
+    return PLANS if path.endswith("]/plan") else None
 
 
 @st.composite
@@ -44,6 +86,22 @@ def refines(draw: st.DrawFn, block_id: str, inside: Inside) -> dict[str, Any]:
 
 
 CAPS = st.sampled_from([None, {"model_calls": 3}, {"tokens": 4_000}, {"cost": {"amount": "0.002"}}])
+
+
+@st.composite
+def plans(draw: st.DrawFn, block_id: str, source: str, inside: Inside) -> dict[str, Any]:
+    """A plan of one to three rounds, now and then of fewer sub-tasks than its planner wants."""
+    planner = {
+        "model": "small",
+        "prompt": f"{{{{ results | length }}}} {source}",
+        "task_schema": draw(st.sampled_from([{}, {"type": "string"}])),
+        "tasks_max": draw(st.integers(1, 4)),
+        "rounds_max": draw(st.integers(1, 3)),
+        "retry": {"attempts": draw(st.integers(1, 4)), "initial_ms": 1_000},
+    }
+    do, join = draw(inside("task")), draw(st.booleans())
+    block = {"id": block_id, "plan": planner, "do": do, "max_concurrency": draw(st.integers(1, 3)), "caps": draw(CAPS)}
+    return block | ({"join": draw(inside("results"))} if join else {})
 
 
 @st.composite

@@ -15,7 +15,7 @@ from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redr
 from services.orchestrator.core.state import Decision, Request
 from services.orchestrator.core.tests.checked import Checked
 from services.orchestrator.core.tests.conversation import Conversation, said
-from services.orchestrator.core.tests.drawn_loops import agents, loop_outputs, refines
+from services.orchestrator.core.tests.drawn_loops import loop_outputs, loops
 
 CHOICES = [{"case": "c0", "confidence": 0.9}, {"case": "c1", "confidence": 0.2}, {"case": "c0", "confidence": 0.5}]
 OUTPUTS = [
@@ -30,7 +30,7 @@ OUTPUTS = [
 ]
 MOVES = list(NextMove)
 EVENTS = ["answer"] * 12 + ["child"] * 3 + ["alarm", "early", "late", "cancel", "redrive", "restart"]
-NESTED = ("chain", "route", "sections", "map", "classify", "vote", "refine", "agent")
+NESTED = ("chain", "route", "sections", "map", "classify", "vote", "refine", "agent", "plan")
 
 
 @st.composite
@@ -78,13 +78,8 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
             over = draw(st.sampled_from(["range(3)", "input.items", f"{seen[-1]}.items"]))
             inside = [draw(blocks(number, (*seen, "item"), depth - 1))]
             return {"id": block_id, "parallel": {"map": over, "do": inside[0], **draw(JOINS)}}
-        case "agent":
-            return draw(agents(block_id, source))
-        case "refine":
-            return draw(refines(block_id, lambda *names: blocks(number, (*seen, *names), depth - 1)))
-        case "vote":
-            inside = [draw(blocks(number, (*seen, "index"), depth - 1))]
-            return {"id": block_id, "parallel": {"vote": {"do": inside[0], **draw(ELECTIONS)}}}
+        case "refine" | "agent" | "plan" as kind:
+            return draw(loops(kind, block_id, source, lambda *names: blocks(number, (*seen, *names), depth - 1)))
         case _:
             return draw(chains(number, seen, depth, block_id))
 

@@ -17,6 +17,11 @@ def an_agent(**fields: Any) -> dict[str, Any]:
     return {"id": "g", "agent": {"model": "small", "prompt": "", "tools": [{"tool": "a.b"}], **fields}}
 
 
+def a_plan(**fields: Any) -> dict[str, Any]:
+    """A plan `p`."""
+    return {"id": "p", "plan": {"model": "small", "prompt": "", **fields}, "do": a_task("a")}
+
+
 @pytest.mark.parametrize(
     ("do", "says"),
     [
@@ -57,6 +62,10 @@ def an_agent(**fields: Any) -> dict[str, Any]:
         (an_agent(output_schema={"type": 7}), "g.agent.output_schema: "),
         (an_agent(tools=[{"tool": "a.b", "arguments_schema": {"type": 7}}]), "g.agent.tools[0]: "),
         (an_agent(tools=[{"tool": "a.b"}, {"tool": "a.b"}]), "g.agent.tools[1]: "),
+        (a_plan(model="none"), "p.plan.model: there is no tier `none`"),
+        (a_plan(prompt="{{ 1 + }}"), "p.plan.prompt: "),
+        (a_plan(system="{% if %}"), "p.plan.system: "),
+        (a_plan(task_schema={"type": 7}), "p.plan.task_schema: "),
         ({"id": "c", "chain": [a_task("a")], "output": "{{ a.update() }}"}, "c.output: "),
     ],
 )
