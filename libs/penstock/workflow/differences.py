@@ -41,6 +41,11 @@ def input_breaks(old: Definition, new: Definition) -> list[str]:
         and not each.what.startswith("jsoncompat")
         and not (fitting and each.what.startswith("removed"))
     ]
+    # Fields that are required and described nowhere.
+    undescribed = (
+        {*new.input.get("required", ())} - {*old.input.get("required", ())} - {*new.input.get("properties", {})}
+    )
+    hurting += [f"{name}: required now: inputs without it are refused" for name in sorted(undescribed)]
     return hurting if hurting or fitting else ["some inputs that fitted are refused"]
 
 

@@ -98,28 +98,30 @@ async def test_a_watched_run_shows_its_output_and_ends_with_0(penstock: Shell) -
 
 
 async def test_a_version_is_compared_aliased_and_what_a_run_got_is_listed(penstock: Shell) -> None:
-    # Given a second version, which needs more of its callers
-    changed = GREET.replace("name: greet", "name: greet\nversion: '2'").replace("max_tokens: 4", "max_tokens: 5")
+    # Given a workflow, and a second version that needs more of its callers
+    hail = GREET.replace("name: greet", "name: hail")
+    changed = hail.replace("name: hail", "name: hail\nversion: '2'").replace("max_tokens: 4", "max_tokens: 5")
+    (penstock.folder / "hail.yaml").write_text(hail)
     (penstock.folder / "second.yaml").write_text(changed.replace("[name]", "[name, tone]"))
-    before = json.loads((await penstock("publish", "greet.yaml", "--json"))[1])["version"]
+    before = json.loads((await penstock("publish", "hail.yaml", "--json"))[1])["version"]
 
     # When it is published, and an alias is set on the first with the second for nearly everybody
     code, out, err = await penstock("publish", "second.yaml")
     assert code == 0, err
     assert f"Since {before}:" in out
     assert "`shorter`: max_tokens changed from 4 to 5" in out
-    assert "callers: tone: added as required" in out
-    _, out, err = await penstock("alias", "set", "greet@stable", before, "--canary", "2=99.9%")
-    assert out == f"greet@stable is 0.1 % {before}, 99.9 % 2\n", err
+    assert "callers: tone: required now" in out
+    _, out, err = await penstock("alias", "set", "hail@stable", before, "--canary", "2=99.9%")
+    assert out == f"hail@stable is 0.1 % {before}, 99.9 % 2\n", err
     _, out, _ = await penstock("alias", "list")
-    assert "greet@stable" in out
+    assert "hail@stable" in out
 
     # Then a run of the alias is the canary's, by its id
     given = ("--input", '{"name": "Ada", "tone": "warm"}', "--run-id", "by-alias", "--watch")
-    code, _, err = await penstock("run", "greet@stable", *given)
+    code, _, err = await penstock("run", "hail@stable", *given)
     assert code == 0, err
-    _, listed, _ = await penstock("runs", "list", "--workflow", "greet")
-    assert any("by-alias" in line and "greet@2" in line for line in listed.splitlines())
+    _, listed, _ = await penstock("runs", "list", "--workflow", "hail")
+    assert any("by-alias" in line and "hail@2" in line for line in listed.splitlines())
 
 
 async def test_input_that_misses_the_schema_is_bad_usage_with_its_path(penstock: Shell) -> None:

@@ -68,6 +68,7 @@ def of_fields(*required: str, **fields: Any) -> Any:
         (of_fields(a={"enum": ["x"]}), of_fields(a={"enum": ["x", "y"]}), []),
         (of({}), of_fields("a", a=TEXT), ["input: type changed from anything to object", "a: added as required"]),
         (of_fields(a=TEXT), of({}), []),
+        (of({"type": "object"}), of({"type": "object", "required": ["a"]}), ["a: required now"]),
         (
             of({"$defs": {"x": TEXT}, "type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}}),
             of({"$defs": {"x": {"type": "integer"}}, "type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}}),
