@@ -27,7 +27,7 @@ from penstock.workflow.checks import check
 from penstock.workflow.classify import Classify
 from penstock.workflow.definition import Case, Chain, Definition, Map, Parallel, RouteBlock, Sections
 from penstock.workflow.dump import given, to_yaml
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep, Until
 from penstock.workflow.joins import Election, Quorum, Vote
 from penstock.workflow.loops import (
     Agent,
@@ -74,6 +74,7 @@ __all__ = [
     "route",
     "run",
     "sections",
+    "sleep",
     "sound",
     "task",
     "tier",
@@ -81,6 +82,7 @@ __all__ = [
     "to_python",
     "to_yaml",
     "tool",
+    "until",
     "vote",
     "workflow",
 ]
@@ -99,6 +101,8 @@ quorum = Quorum
 check_gate = Gate
 plan = Plan
 planner = Planner
+sleep = Sleep
+until = Until
 refine = Refine
 refine_loop = RefineLoop
 agent = Agent

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.classify import Classify, Description
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.joins import Concurrency, Election, Join, Vote
 from penstock.workflow.loops import Agent, Plan, Refine, RefineLoop
 from penstock.workflow.parts import (
@@ -94,13 +94,27 @@ class Parallel(Part):
     ]
 
 
-BLOCK_KINDS: Final = ("chain", "route", "parallel", "plan", "refine", "agent", "check", "model", "tool", "task", "run")
+BLOCK_KINDS: Final = (
+    "chain",
+    "route",
+    "parallel",
+    "plan",
+    "refine",
+    "agent",
+    "check",
+    "sleep",
+    "model",
+    "tool",
+    "task",
+    "run",
+)
 
 Block = Annotated[
     Annotated[Chain, Tag("chain")]
     | Annotated[RouteBlock, Tag("route")]
     | Annotated[Parallel, Tag("parallel")]
     | Annotated[Gate, Tag("check")]
+    | Annotated[Sleep, Tag("sleep")]
     | Annotated[Plan, Tag("plan")]
     | Annotated[Refine, Tag("refine")]
     | Annotated[Agent, Tag("agent")]
@@ -161,7 +175,7 @@ def children(block: "Block") -> list["Block"]:
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
-        case Agent() | Gate() | ModelStep() | ToolStep() | TaskStep() | RunStep():
+        case Agent() | Gate() | Sleep() | ModelStep() | ToolStep() | TaskStep() | RunStep():
             return []
 
 

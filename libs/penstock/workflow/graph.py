@@ -14,7 +14,7 @@ from penstock.workflow.definition import (
     Sections,
     children,
 )
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep, Until
 from penstock.workflow.joins import Quorum, Vote
 from penstock.workflow.loops import Refine
 from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
@@ -75,8 +75,8 @@ def _drawn(block: Block, definition: Definition) -> Drawn:
             judge = "evaluate" if loop.score is None else f"score {_short(loop.score)}"
             detail = f"{loop.rounds_max} rounds at most, until {judge} >= {loop.bar:g}"
             return Drawn(block.id, kind, detail, "loop", within(*children(block)))
-        case Gate():
-            return Drawn(block.id, kind, _short(block.check))
+        case Gate() | Sleep():
+            return Drawn(block.id, kind, _asks_nobody(block))
         case ModelStep():
             tier = definition.tiers.get(block.model)
             routes = () if tier is None else routes_of(tier)
@@ -97,6 +97,18 @@ def _called(step: ToolStep | TaskStep | RunStep) -> str:
             return step.task + ("" if step.queue == "default" else f" on {step.queue}")
         case RunStep():
             return step.run + ("" if step.wait else ", not waited for")
+
+
+def _asks_nobody(block: Gate | Sleep) -> str:
+    if isinstance(block, Gate):
+        return _short(block.check)
+    match block.sleep:
+        case Until(until=time):
+            return f"until {_short(time)}"
+        case str() as seconds:
+            return f"{_short(seconds)} s"
+        case seconds:
+            return f"{seconds:g} s"
 
 
 def _choice(block: RouteBlock, definition: Definition) -> Drawn:

@@ -16,7 +16,7 @@ from penstock.workflow.checks.survey import Survey
 from penstock.workflow.classify import steps_of
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, children
 from penstock.workflow.faults import Path
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import LOOP_NAMES, Refine
 from penstock.workflow.parts import Leaf, ModelStep, RunStep, TaskStep, ToolStep
@@ -253,6 +253,10 @@ def _refine(reckoning: _Reckoning, block: Refine) -> Worst:
     return _all([reckoning.block(child) for child in children(block)]).times(block.refine.rounds_max)
 
 
+def _sleep(_reckoning: _Reckoning, block: Sleep) -> Worst:
+    return Worst(needed_seconds=block.sleep if isinstance(block.sleep, float) else block.sleep_seconds_max)
+
+
 def _parallel(reckoning: _Reckoning, block: Parallel) -> Worst:
     inner = block.parallel
     match inner:
@@ -303,6 +307,7 @@ RULES: Final[Mapping[type, Callable[[_Reckoning, Any], Worst]]] = {
     Refine: _refine,
     Parallel: _parallel,
     Gate: lambda _reckoning, _block: NOTHING,
+    Sleep: _sleep,
     ModelStep: _Reckoning.model,
     ToolStep: _Reckoning.leaf,
     TaskStep: _Reckoning.leaf,

@@ -14,7 +14,7 @@ from penstock.contracts.messages import (
     TaskCompleted,
     ToolCompleted,
 )
-from services.orchestrator.core.attempts import Completed, answered, deadline_exceeded, due
+from services.orchestrator.core.attempts import Completed, answered, deadline_exceeded
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.ending import applied, closed, end, finish
 from services.orchestrator.core.entering import derived, enter
@@ -132,7 +132,7 @@ def _ring(turn: Turn) -> None:
         raise RunFailedError(deadline_exceeded(turn.run.deadline_at_ms))
     leaf = turn.live.pop_due(turn.at_ms)
     while leaf is not None:
-        _pass_on(turn, leaf, due(turn, leaf))
+        _pass_on(turn, leaf, leaf.node.due(turn, leaf))
         leaf = turn.live.pop_due(turn.at_ms)
 
 

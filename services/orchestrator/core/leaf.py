@@ -8,7 +8,7 @@ from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import Leaf, Retry
 from penstock.workflow.schemas import Schema
 from services.orchestrator.core.attempts import OUTPUT_INVALID as OUTPUT_INVALID  # a request says what was invalid
-from services.orchestrator.core.attempts import begin
+from services.orchestrator.core.attempts import begin, due
 from services.orchestrator.core.breakers import TierRoute
 from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded
@@ -93,6 +93,10 @@ class LeafNode(ABC):
             case StepPhase.WAITING | StepPhase.RETRYING:
                 turn.live.add(LeafFrame(self, step, parent, slot))
                 return None
+
+    def due(self, turn: Turn, leaf: LeafFrame) -> Answer:
+        """The time has come for which the leaf's row waits."""
+        return due(turn, leaf)
 
     def route_label(self, step: Step) -> str | None:
         """The route of a step's present attempt, as people read it."""

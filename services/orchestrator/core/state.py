@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from services.orchestrator.core.breakers import RouteEvent
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "run", "route", "map", "check", "refine", "agent", "vote"]
+StepKind = Literal["model", "tool", "task", "run", "route", "map", "check", "refine", "agent", "vote", "sleep"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 
@@ -74,8 +74,9 @@ class Step:
     request_id: UUID | None = None
     """Of the last attempt; it is awaited while the phase is WAITING."""
     due_at_ms: int | None = None
-    """While WAITING the attempt's timeout, while RETRYING the time of the next attempt."""
+    """While WAITING the attempt's timeout or a sleep's end, while RETRYING the time of the next attempt."""
     dispatched_at_ms: int | None = None
+    """Of the last attempt; of a sleep, when it began."""
     give_up_at_ms: int | None = None
     """When the time for all attempts and waits is over, where the step limits it."""
     output: Any = None

@@ -8,7 +8,7 @@ from penstock.workflow.checks.checker import Check, Checker, Place
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Files, Lines, Origins
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
 from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Shape, closed
@@ -18,6 +18,7 @@ CHECKS: Final[Mapping[type, Check]] = {
     RouteBlock: route.check_route,
     Parallel: parallel.check_parallel,
     Gate: gates.check_gate,
+    Sleep: gates.check_sleep,
     Plan: plan.check_plan,
     Refine: refine.check_refine,
     Agent: agent.check_agent,

@@ -58,6 +58,7 @@ class Checker:
         self.faults: list[Fault] = []
         self.tiers = definition.tiers
         self.budget = definition.budget
+        self.deadline_seconds = definition.deadline_seconds
         self._origins = origins
         self._kinds = kinds
         self._seen: dict[str, Path] = {}

@@ -201,6 +201,17 @@ def test_a_sound_definition_has_no_faults() -> None:
             "$.do.chain[1].input",
             "`jury` has no field `winer` in its schema (did you mean `winner`?)",
         ),
+        ({"id": "s", "sleep": 7_200}, "$.do.sleep", "it sleeps for 7200 s, a run's deadline is 3600 s after its start"),
+        ({"id": "s", "sleep": "{{ 60 * 60 }}"}, "$.do.sleep", "it sleeps for 3600 s, a run's deadline is 3600 s"),
+        ({"id": "s", "sleep": 60, "sleep_seconds_max": 30}, "$.do.sleep", "its sleep_seconds_max is 30"),
+        ({"id": "s", "sleep": "{{ -1 }}"}, "$.do.sleep", "-1 s is less than no time"),
+        ({"id": "s", "sleep": "soon"}, "$.do.sleep", "a sleep is a number of seconds, this is string"),
+        ({"id": "s", "sleep": "{{ input.title }}"}, "$.do.sleep", "a sleep is a number of seconds, this is"),
+        ({"id": "s", "sleep": "{{ titel }}"}, "$.do.sleep", "nothing is called `titel` here"),
+        ({"id": "s", "sleep": {"until": "tomorrow"}}, "$.do.sleep.until", "`tomorrow` is not a time in RFC 3339"),
+        ({"id": "s", "sleep": {"until": "2026-13-01T00:00:00Z"}}, "$.do.sleep.until", "is not a time: month must be"),
+        ({"id": "s", "sleep": {"until": "{{ 7 }}"}}, "$.do.sleep.until", "a time is text in RFC 3339, this is"),
+        (a_chain({"id": "s", "sleep": 1}, a_task("a", input="{{ s.x }}")), "$.do.chain[1].input", "`s` is null"),
         ({"id": "g", "check": "input.titel"}, "$.do.check", "no field `titel` in its schema (did you mean `title`?)"),
         ({"id": "g", "check": "input.title >"}, "$.do.check", "unexpected `)`"),
         ({"id": "g", "check": "1 / 'x'"}, "$.do.check", "tried to use / operator"),
@@ -223,6 +234,13 @@ def test_a_sound_classified_route_has_no_faults() -> None:
     do = a_classified({"description": "{{ input.title }}"}, system="Be brief.", min_confidence=0.5, escalate="small")
 
     assert faults(a_chain(do | {"otherwise": a_task("b")}, a_task("c", input="{{ r }}"))) == []
+
+
+def test_a_sleep_may_take_its_time_from_the_scope() -> None:
+    for sleep in (30, "{{ 30 }}", {"until": "{{ input.title }}"}, {"until": "2026-01-01T08:00:00+01:00"}):
+        assert faults({"id": "s", "sleep": sleep}) == []
+    seconds = {"type": "object", "properties": {"seconds": {"type": "integer"}}, "required": ["seconds"]}
+    assert faults({"id": "s", "sleep": "{{ input.seconds * 60 }}"}, input=seconds) == []
 
 
 def test_a_vote_sees_its_index_and_shows_its_winner() -> None:

@@ -136,6 +136,18 @@ def test_json_is_yaml() -> None:
             "        vote: {do: {id: each, taks: tasks.each}}\n",
             "$.do.chain[3].parallel.vote.do: this block has no kind",
         ),
+        (
+            "task: tasks.find",
+            "sleep: [1]",
+            "line 9: $.do.chain[0].sleep: a sleep is seconds, a template that gives seconds",
+        ),
+        ("task: tasks.find", "sleep: true", "line 9: $.do.chain[0].sleep: a sleep is seconds"),
+        ("task: tasks.find", "sleep: -1", "$.do.chain[0].sleep: Input should be greater than or equal to 0"),
+        (
+            "task: tasks.find",
+            "sleep: {untill: x}",
+            "$.do.chain[0].sleep.untill: there is no field `untill` here (did you",
+        ),
         ("name: audit", "name: My Audit", "line 1: $.name: `My Audit` does not match"),
         ("name: audit", "names: audit", "line 1: $.names: there is no field `names` here (did you mean `name`?)"),
         (

@@ -44,6 +44,12 @@ def test_a_maps_worst_case_is_that_of_all_items_at_once_as_allowed() -> None:
     assert (worst.unpriced, worst.unbounded) == (frozenset(), frozenset())
 
 
+def test_a_sleep_takes_its_seconds_or_its_cap() -> None:
+    naps = [{"id": "one", "sleep": 60}, {"id": "two", "sleep": "{{ 1 }}", "sleep_seconds_max": 90}]
+
+    assert worst_case(a_definition(a_chain(*naps))).needed.needed_seconds == 150
+
+
 def test_a_votes_worst_case_is_that_of_all_votes() -> None:
     judge = a_model("judge", retry={"attempts": 1}, timeout_seconds=10)
     vote = {"id": "jury", "parallel": {"vote": {"do": judge, "votes": 5, "max_concurrency": 2}}}
@@ -151,6 +157,15 @@ def test_each_warning_is_told_where_it_stands() -> None:
         assert text in told
     many = a_definition(a_map(a_model("say"), items_max=9_000))
     assert any("only the default of steps_max stops it" in text for text in warned(many))
+
+
+def test_sleeps_are_drawn_with_their_time() -> None:
+    naps = [60, "{{ input.wait }}", {"until": "{{ input.at }}"}]
+    blocks = [{"id": f"nap{index}", "sleep": nap} for index, nap in enumerate(naps)]
+
+    parts = [part for _, part in drawn(a_definition(a_chain(*blocks))).inside]
+
+    assert [part.detail for part in parts] == ["60 s", "{{ input.wait }} s", "until {{ input.at }}"]
 
 
 def test_votes_and_quorums_are_drawn_with_what_decides() -> None:

@@ -4,10 +4,23 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
-from penstock.workflow.gates import Gate
+from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
 from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
-from services.orchestrator.core.blocks import agent, chain, gate, model, parallel, plan, refine, route, run, task, tool
+from services.orchestrator.core.blocks import (
+    agent,
+    chain,
+    gate,
+    model,
+    parallel,
+    plan,
+    refine,
+    route,
+    run,
+    sleep,
+    task,
+    tool,
+)
 from services.orchestrator.core.compiler import Compiler, Node
 
 BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
@@ -15,6 +28,7 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     RouteBlock: route.compile_route,
     Parallel: parallel.compile_parallel,
     Gate: gate.compile_gate,
+    Sleep: sleep.compile_sleep,
     Plan: plan.compile_plan,
     Refine: refine.compile_refine,
     Agent: agent.compile_agent,

@@ -63,7 +63,7 @@ class Checked(Conversation):
         run = decision.run
         for path, step in run.steps.items():
             # Guard: what is awaited was asked for, under the id that is awaited.
-            if step.phase is StepPhase.WAITING:
+            if step.phase is StepPhase.WAITING and step.kind != "sleep":
                 asked = self.children if step.kind == "run" else self.requests
                 assert asked[path, step.attempt].request_id == step.request_id
             # Guard: nothing is awaited beyond the step's own time.

@@ -30,6 +30,7 @@ OUTPUTS = [
 ]
 MOVES = list(NextMove)
 EVENTS = ["answer"] * 12 + ["child"] * 3 + ["alarm", "early", "late", "cancel", "redrive", "restart"]
+NAPS = [0, 3, 25, 4_000, "{{ input.kind }}", {"until": "2026-01-01T00:00:07Z"}, {"until": "2025-12-31T00:00:00Z"}]
 NESTED = ("chain", "route", "sections", "map", "classify", "vote", "refine", "agent", "plan")
 
 
@@ -52,7 +53,7 @@ def calls(draw: st.DrawFn, kind: str, source: str) -> dict[str, Any]:
 def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
     """A block whose templates use the ids in `seen`, well or badly."""
     block_id = f"b{next(number)}"
-    kinds = ["task", "task", "model", "tool", "run", "check"] + ([*NESTED, *NESTED] if depth else [])
+    kinds = ["task", "task", "model", "tool", "run", "check", "sleep"] + ([*NESTED, *NESTED] if depth else [])
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
@@ -60,8 +61,8 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
     match draw(st.sampled_from(kinds)):
         case "task" | "tool" | "run" | "model" as kind:
             return {**leaf, **draw(calls(kind, source))}
-        case "check":
-            return {"id": block_id, "check": draw(conditions(seen)), "message": draw(st.sampled_from(["", source]))}
+        case "check" | "sleep" as kind:
+            return {"id": block_id, kind: draw(conditions(seen) if kind == "check" else st.sampled_from(NAPS))}
         case "route":
             ways = [
                 {"case": f"c{index}", "when": draw(conditions(seen)), "do": draw(blocks(number, seen, depth - 1))}
@@ -281,7 +282,7 @@ def _drain(talk: Checked) -> None:
     for _ in range(2_000):
         if talk.run.status != "running":
             return
-        waiting = [step for step in talk.run.steps.values() if step.phase is StepPhase.WAITING]
+        waiting = [step for step in talk.run.steps.values() if step.request_id and step.phase is StepPhase.WAITING]
         if waiting and waiting[0].kind == "run":
             talk.children_ended.add(str(talk.children[waiting[0].path, waiting[0].attempt].message.run_id))
             talk.child_ended(waiting[0].path, OUTPUTS[-1], waiting[0].attempt)

@@ -47,6 +47,8 @@ def a_plan(**fields: Any) -> dict[str, Any]:
             "classify.system: ",
         ),
         ({"id": "v", "parallel": {"vote": {"do": a_task("a"), "by": "1 +"}}}, "v.parallel.vote.by: "),
+        ({"id": "s", "sleep": "{{ 1 + }}"}, "s.sleep: "),
+        ({"id": "s", "sleep": {"until": "{{ 1 + }}"}}, "s.sleep.until: "),
         ({"id": "g", "check": "1 +"}, "g.check: "),
         ({"id": "g", "check": "true", "message": "{{ 1 + }}"}, "g.message: "),
         ({"id": "f", "refine": {"generate": a_task("a"), "score": "1 +"}}, "f.refine.score: "),

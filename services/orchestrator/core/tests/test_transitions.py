@@ -1,5 +1,6 @@
 """Owns the table of what each event does to a step in each phase."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,3 +95,96 @@ def test_an_answer_of_another_kind_changes_nothing() -> None:
     tool = ToolRequested.model_validate({**request.model_dump(), "tool": "files.read", "grants": []})
 
     assert talk.answer(succeeded(tool, 1)).empty
+
+
+class Unchecked(Conversation):
+    """A conversation about a definition that could not be published: its sleep is longer than its run."""
+
+    only_sound = False
+
+
+def asleep(phase: StepPhase) -> Conversation:
+    """A run of a sleep and a step side by side; the sleep is in `phase`, the step keeps the run going."""
+    nap = {"id": "one", "sleep": 5_000 if phase is F else 60}
+    effort = {"sections": [nap, a_task("two", timeout_seconds=3000)], "join": "best_effort"}
+    talk = Unchecked({"id": "all", "parallel": effort})
+    match phase:
+        case StepPhase.COMPLETED:
+            talk.ring()
+        case StepPhase.CANCELLED:
+            talk.cancel()
+        case _:
+            pass
+    assert talk.run.steps["all/one"].phase is phase
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("phase", "event", "after"),
+    [
+        (W, "answer", W),
+        (W, "alarm", C),
+        (W, "cancel", X),
+        (C, "answer", C),
+        (C, "alarm", C),
+        (C, "cancel", C),
+        (F, "answer", F),
+        (F, "alarm", F),
+        (F, "cancel", F),
+        (X, "answer", X),
+        (X, "alarm", X),
+        (X, "cancel", X),
+    ],
+)
+def test_what_an_event_does_to_a_sleep(phase: StepPhase, event: str, after: StepPhase) -> None:
+    """Guard: nobody can answer a sleep."""
+    talk = asleep(phase)
+    match event:
+        case "answer":
+            decision = talk.succeed("all/two", step="all/one")
+            assert decision.empty
+        case "alarm":
+            talk.ring(BEGINNING_MS + 70_000)
+        case _:
+            talk.cancel()
+
+    assert talk.run.steps["all/one"].phase is after
+
+
+PINNED: dict[str, dict[str, Any]] = {
+    "check": {"id": "one", "check": "input.good.x"},
+    "route": {"id": "one", "route": [{"case": "good", "when": "input.good.x", "do": a_task("way")}]},
+    "map": {"id": "one", "parallel": {"map": "input.good.x", "do": a_task("each")}},
+    "vote": {"id": "one", "parallel": {"vote": {"do": {"id": "ballot", "check": "input.good.x"}, "votes": 2}}},
+}
+"""Blocks that decide at once, from the input, and whose decision is a row; an input without `x` decides badly."""
+
+
+@pytest.mark.parametrize("event", ["answer", "alarm", "cancel"])
+@pytest.mark.parametrize(
+    ("kind", "good", "phase"),
+    [
+        ("check", {"x": [1]}, C),
+        ("check", {"x": []}, F),
+        ("check", {}, F),
+        ("route", {"x": [1]}, C),
+        ("route", {}, F),
+        ("map", {"x": [1]}, C),
+        ("map", {"x": 1}, F),
+        ("vote", {"x": [1]}, C),
+    ],
+)
+def test_what_a_block_decided_no_event_changes(kind: str, good: dict[str, Any], phase: StepPhase, event: str) -> None:
+    effort = {"sections": [PINNED[kind], a_task("two", timeout_seconds=3000)], "join": "best_effort"}
+    talk = Conversation({"id": "all", "parallel": effort}, {"good": good})
+    before = replace(talk.run.steps["all/one"])
+    assert (before.kind, before.phase) == (kind, phase)
+    match event:
+        case "answer":
+            assert talk.succeed("all/two", step="all/one").empty
+        case "alarm":
+            talk.ring(BEGINNING_MS + 70_000)
+        case _:
+            talk.cancel()
+
+    assert talk.run.steps["all/one"] == before

@@ -222,6 +222,22 @@ async def test_alarms_are_found_by_the_next_owner(world: World) -> None:
     assert [task.attempt for task in heir.wire.take_tasks()][-1] == 2
 
 
+async def test_a_sleep_is_woken_by_the_next_owner(world: World) -> None:
+    nap = a_chain({"id": "nap", "sleep": 90}, a_task("work"))
+    await world.publish(a_definition(nap), version="naps")
+    await world.owner.process([world.request(workflow="example@naps")])
+    assert world.wire.take_tasks() == []
+    # when the owner that put it to sleep is gone
+    heir = World(world.store)
+    await heir.definitions.load()
+    await heir.own(0, 1)
+    assert heir.owner.next_wake_ms() == BEGINNING_MS + 90_000
+    heir.now_ms += 90_000
+    await heir.owner.process([])
+    # then
+    assert [task.step for task in heir.wire.take_tasks()] == ["main/work"]
+
+
 async def test_an_idle_owner_wakes_once_to_delete_what_was_acknowledged(world: World) -> None:
     await world.owner.process([world.request()])
     assert world.owner.next_wake_ms() == BEGINNING_MS + Limits().outbox_idle_ms
