@@ -79,6 +79,9 @@ def values(text: str) -> tuple[Any, Lines]:
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
         raise NotationError((Fault("$", f"not YAML: {error.problem or error.context}", line=line),)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotationError((Fault("$", f"not YAML: the character #x{error.character:04x}", line=line),)) from None
     except yaml.YAMLError as error:
         raise NotationError((Fault("$", f"not YAML: {error}"),)) from None
     except RecursionError:
