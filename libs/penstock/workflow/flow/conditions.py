@@ -142,6 +142,15 @@ def _at_least(each: Alternative, count: int) -> Alternative:
     return {**each, "minItems": max(count, each.get("minItems", 0))}
 
 
+def _longer(each: Alternative, count: int) -> Alternative | None:
+    """A text of at least so many characters."""
+    longer = {**each, "minLength": max(count, each.get("minLength", 0))}
+    if "enum" not in each:
+        return longer
+    left = [value for value in each["enum"] if len(value) >= count]
+    return {**longer, "enum": left} if left else None
+
+
 def _with_field(names: Names, node: nodes.Expr, field: str) -> Names:
     """After `'field' in node`: an object has it; text and lists may hold it as something else."""
 
@@ -227,9 +236,16 @@ def _inside(each: Alternative, fields: list[str | int], keep: Keep, present: boo
         return keep(each)
     field, *rest = fields
     if isinstance(field, int):
-        if each["type"] != "array" or not present:
-            return each if each["type"] in ("array", "string") or not present else None
-        return _at_least(each, field + 1 if field >= 0 else -field)
+        needed = field + 1 if field >= 0 else -field
+        match each["type"]:
+            case _ if not present:
+                return each
+            case "array":
+                return _at_least(each, needed)
+            case "string":
+                return _longer(each, needed)
+            case _:
+                return None
     properties = each.get("properties")
     if each["type"] != "object":
         return None if present else each
