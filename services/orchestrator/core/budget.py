@@ -112,13 +112,14 @@ def settle_child(turn: Turn, leaf: LeafFrame, used: RunUsage) -> None:
     Raises RunFailedError where its currency is not the run's.
     """
     step, usage = leaf.step, turn.run.usage
+    counted = list(accounts(turn, leaf))  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
     for total in (step, usage):
         total.model_calls += used.model_calls
         total.input_tokens += used.input_tokens
         total.output_tokens += used.output_tokens
     _add_cost(turn.run, step, used.cost if used.cost.amount else None)
-    for account in accounts(turn, leaf):
+    for account in counted:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, Amounts(used.model_calls, used.input_tokens + used.output_tokens, used.cost.amount))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from penstock.contracts.messages import StepPhase
-from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, every_block
+from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Plan, Refine
 from services.orchestrator.core.breakers import Breakers
@@ -14,7 +14,7 @@ from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.tests.drawn_loops import loop_children, loop_limits
-from services.orchestrator.core.tests.guards import check_budget, check_in_flight, check_routes
+from services.orchestrator.core.tests.guards import check_budget, check_caps, check_in_flight, check_routes
 
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
 
@@ -30,8 +30,6 @@ class Checked(Conversation):
         self.completed: dict[str, Any] = {}
         self.children_ended: set[str] = set()
         self.limits = dict(_limits(definition.do, ""))
-        agents = (block for block in every_block(definition.do) if isinstance(block, Agent))
-        self.model_calls_max = {each.id: each.agent.caps.model_calls for each in agents if each.agent.caps is not None}
         super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget, routes=Breakers())
 
     def _heard(self, decision: Decision) -> Decision:
@@ -43,7 +41,7 @@ class Checked(Conversation):
         self._check_concurrency()
         self.neared.update(neared.cap for neared in decision.caps_neared if neared.block is None)
         check_budget(self, self.neared)
-        self._check_caps()
+        check_caps(self)
         self._check_children()
         return decision
 
@@ -85,16 +83,6 @@ class Checked(Conversation):
                 continue  # nobody waits for it
             assert run.steps[request.step].phase is StepPhase.WAITING
         assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
-
-    def _check_caps(self) -> None:
-        """Guard: no block asks for more model calls than its caps allow."""
-        calls = Counter[str]()
-        for path, _ in self.requests:
-            if path.endswith(("]/turn", "]/summary")):
-                calls[path.rpartition("[")[0]] += 1
-        for path, count in calls.items():
-            cap = self.model_calls_max.get(path.rpartition("/")[2])
-            assert cap is None or count <= cap
 
     def _check_children(self) -> None:
         """Guard: a child run is awaited, or its end was heard, or it was given up; never two of these, and once."""

@@ -1,9 +1,12 @@
 """Owns what must always hold of budgets and routes; the state machine's properties hold each decision against it."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 from penstock.contracts.messages import InferenceRequested, StepPhase
 from services.orchestrator.core.accounts import CAPS, account_of, limit_of
+from services.orchestrator.core.caps import CappedFrame
+from services.orchestrator.core.frames import Frame, Live
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.conversation import Conversation
 
@@ -52,3 +55,25 @@ def check_budget(talk: Conversation, neared: Counter[str]) -> None:
         assert limit is None or spent + reserved <= limit
         # Guard: a cap is said to be near once, when it is.
         assert neared[cap] == (limit is not None and spent * 100 >= limit * 80)
+
+
+def check_caps(talk: Conversation) -> None:
+    """Guard: what the open blocks with caps count is what the rows say, and never exceeds the caps."""
+    live = talk.run.live
+    frames = [] if live is None else {id(each): each for each in _open_frames(live)}.values()
+    for frame in frames:
+        account = frame.account() if isinstance(frame, CappedFrame) else None
+        if account is None:
+            continue
+        assert account == account_of(talk.run, account.caps, frame.path)
+        for cap in ("model_calls", "tokens"):
+            limit = limit_of(account.caps, cap)
+            assert limit is None or getattr(account.spent, cap) + getattr(account.reserved, cap) <= limit
+
+
+def _open_frames(live: Live) -> Iterator[Frame]:
+    for leaf in live.leaves.values():
+        frame: Frame | None = leaf.parent
+        while frame is not None:
+            yield frame
+            frame = frame.parent

@@ -7,6 +7,7 @@ import pytest
 from penstock.contracts.messages import StepPhase, TaskRequested, ToolRequested
 from penstock.testkit.builders import a_chain, a_task, tokens
 from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.guards import check_caps
 
 READ = {
     "tool": "files.read",
@@ -227,6 +228,25 @@ def test_the_agents_caps_stop_its_next_model_call(caps: dict[str, Any], says: st
     assert (error.code, error.step) == ("budget_exceeded", "fix[1]/turn")
     assert says in error.message
     assert f"raise `caps.{next(iter(caps))}` of the block `fix`" in error.message
+
+
+def test_what_a_block_spent_is_added_up_once_whenever_it_is_restored() -> None:
+    """Guard: a restored block adds up its rows when it is first asked, be that by an answer, a timeout or an end."""
+    both = [an_agent(caps={"tokens": 50_000}), a_task("other")]
+    for told in ("answer", "timeout", "cancelled"):
+        talk = Conversation({"id": "all", "parallel": {"sections": both, "join": "best_effort"}})
+        talk.succeed("all/fix[0]/turn", reads("a", "b"), **tokens(2_000, 500))
+        talk.succeed("all/fix[0]/call[0]")
+        talk.succeed("all/fix[0]/call[1]")
+        talk.run.live = None
+        match told:
+            case "answer":
+                talk.succeed("all/fix[1]/turn", reads("c"), **tokens(1_000, 100))
+            case "timeout":
+                talk.ring()
+            case _:
+                talk.fail("all/fix[1]/turn", **tokens(1_000, 100))
+        check_caps(talk)
 
 
 def test_caps_count_attempts_that_nobody_answered() -> None:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from penstock.contracts.messages import StepPhase
-from penstock.testkit.builders import a_chain, a_model, a_task, tokens
+from penstock.testkit.builders import a_chain, a_child_run, a_model, a_task, tokens
 from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.guards import check_caps
 
 WORK = a_task("work", input="{{ round }}.{{ index }}: {{ task }}")
 JOIN = a_task("join", input="{{ results }}")
@@ -163,6 +164,18 @@ def test_the_plans_caps_hold_for_all_model_calls_below_it() -> None:
     assert (error.code, error.step) == ("budget_exceeded", "audit[0]/task[1]/work")
     assert "raise `caps.model_calls` of the block `audit`" in error.message
     assert talk.asked() == []
+
+
+def test_what_a_child_run_spent_counts_once_after_a_restart() -> None:
+    """Guard: a restored block adds up its rows before they say what the child spent."""
+    usage = {"model_calls": 2, "input_tokens": 30, "output_tokens": 12, "cost": {"amount": "0.5", "currency": "USD"}}
+    talk = Conversation(a_plan(do=a_chain(a_child_run("review"), WORK), caps={"tokens": 5_000}))
+    talk.succeed("audit[0]/plan", {"tasks": ["a"]}, **tokens())
+    talk.run.live = None
+
+    talk.child_ended("audit[0]/task[0]/main/review", "done", usage=usage)
+
+    check_caps(talk)
 
 
 def test_a_failed_branch_within_a_plan_leaves_the_rest_of_its_caps_to_others() -> None:

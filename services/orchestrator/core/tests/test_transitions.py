@@ -12,25 +12,39 @@ from services.orchestrator.core.tests.conversation import KEY, Conversation
 W, R, C, F, X = StepPhase.WAITING, StepPhase.RETRYING, StepPhase.COMPLETED, StepPhase.FAILED, StepPhase.CANCELLED
 
 
-def brought_to(phase: StepPhase) -> Conversation:
-    """A run of two steps side by side, the first of which is in `phase`; the second keeps the run going."""
-    effort = {"sections": [a_task("one"), a_task("two", timeout_seconds=3000)], "join": "best_effort"}
+LOOPS: dict[str, dict[str, Any]] = {
+    "all/one": a_task("one"),
+    "all/fix[0]/call[0]": {"id": "fix", "agent": {"model": "small", "prompt": "", "tools": [{"task": "a.b"}]}},
+    "all/poem[0]/draft": {"id": "poem", "refine": {"generate": a_task("draft"), "score": "0", "rounds_max": 2}},
+    "all/audit[0]/task[0]/work": {"id": "audit", "plan": {"model": "small", "prompt": ""}, "do": a_task("work")},
+}
+"""The step whose phases are looked at, by its path: alone, and within each kind of loop."""
+
+
+def brought_to(phase: StepPhase, path: str = "all/one") -> Conversation:
+    """A run of two blocks side by side, with a step of the first in `phase`; the second keeps the run going."""
+    effort = {"sections": [LOOPS[path], a_task("two", timeout_seconds=3000)], "join": "best_effort"}
     talk = Conversation({"id": "all", "parallel": effort})
+    if ("all/fix[0]/turn", 1) in talk.requests:
+        talk.succeed("all/fix[0]/turn", {"calls": [{"tool": "a.b"}]})
+    if ("all/audit[0]/plan", 1) in talk.requests:
+        talk.succeed("all/audit[0]/plan", {"tasks": ["a"]})
     match phase:
         case StepPhase.WAITING:
             pass
         case StepPhase.RETRYING:
-            talk.fail("all/one", NextMove.RETRY_AFTER, retry_after_ms=70_000)
+            talk.fail(path, NextMove.RETRY_AFTER, retry_after_ms=70_000)
         case StepPhase.COMPLETED:
-            talk.succeed("all/one")
+            talk.succeed(path)
         case StepPhase.FAILED:
-            talk.fail("all/one")
+            talk.fail(path)
         case StepPhase.CANCELLED:
             talk.cancel()
-    assert talk.run.steps["all/one"].phase is phase
+    assert talk.run.steps[path].phase is phase
     return talk
 
 
+@pytest.mark.parametrize("path", LOOPS)
 @pytest.mark.parametrize(
     ("phase", "event", "after"),
     [
@@ -61,22 +75,22 @@ def brought_to(phase: StepPhase) -> Conversation:
         (X, "cancel", X),
     ],
 )
-def test_what_an_event_does_to_a_step(phase: StepPhase, event: str, after: StepPhase) -> None:
+def test_what_an_event_does_to_a_step(phase: StepPhase, event: str, after: StepPhase, path: str) -> None:
     """Guard: a result that nobody awaits changes nothing; every (phase, event) pair is in the table."""
-    talk = brought_to(phase)
+    talk = brought_to(phase, path)
     match event:
         case "success":
-            decision = talk.succeed("all/one", "again")
+            decision = talk.succeed(path, "again")
         case "failure":
-            decision = talk.fail("all/one")
+            decision = talk.fail(path)
         case "retry":
-            decision = talk.fail("all/one", NextMove.RETRY_AFTER)
+            decision = talk.fail(path, NextMove.RETRY_AFTER)
         case "alarm":
             decision = talk.ring(BEGINNING_MS + 70_000)
         case _:
             decision = talk.cancel()
 
-    assert talk.run.steps["all/one"].phase is after
+    assert talk.run.steps[path].phase is after
     if phase is not W and event in ("success", "failure", "retry"):
         assert decision.empty
 
