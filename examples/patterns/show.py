@@ -16,7 +16,7 @@ from penstock.workflow.definition import Definition
 from penstock.workflow.notation import load
 
 FOLDER: Final = Path(__file__).parent
-NAMES: Final = ("chaining", "routing", "parallelization", "evaluator_optimizer", "agent_loop")
+NAMES: Final = ("chaining", "routing", "parallelization", "orchestrator_worker", "evaluator_optimizer", "agent_loop")
 TASK_MODULE: Final = "examples.patterns.tasks"
 TOOL_SERVERS: Final = FOLDER.parent / "mcp_server" / "servers.yaml"
 SHOWN_CHARACTERS_MAX: Final = 90
