@@ -9,14 +9,14 @@ import pytest
 
 from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id, run_key
-from penstock.contracts.messages import Failure, Lane, StepPhase
+from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.postgres import AWAY, connect_pool, migrate
 from services.local.fixtures import SharedStack
-from services.orchestrator.core.state import Amounts, Run, Step
+from services.orchestrator.core.state import NOTHING, Amounts, Run, Step
 from services.orchestrator.shell.memory_store import MemoryStore
 from services.orchestrator.shell.postgres_store import PostgresStore
-from services.orchestrator.shell.store import Advance, Alarm, Batch, RunTakenError, Store
+from services.orchestrator.shell.store import Advance, Alarm, Batch, Charge, RunTakenError, Slice, SliceClaim, Store
 
 REQUESTED, COMPLETED = "penstock.run.requested.v1", "penstock.task.completed.v1"
 TOPICS = (REQUESTED, COMPLETED)
@@ -137,6 +137,53 @@ async def test_a_finished_run_keeps_its_output_and_a_failed_one_its_error(store:
     )
     # then
     assert await store.load([done.key, failed.key]) == {done.key: done, failed.key: failed}
+
+
+def a_claim(home: int, wanted: Amounts, *, day: int = 20_000) -> SliceClaim:
+    """A claim of a tenant that may use ten calls and a hundred tokens a day."""
+    return SliceClaim("acme", day, home, wanted, Budget(model_calls=10, tokens=100))
+
+
+async def test_homes_are_given_no_more_of_a_day_than_its_caps(store: Store) -> None:
+    # given a home that holds most of a day
+    (first,) = await store.claim_slices([a_claim(1, Amounts(7, 60))])
+    assert first == Slice(Amounts(7, 60), Amounts(7, 60), NOTHING)
+    # when two others want more, and the first one gives some back in between
+    second, returned, third = await store.claim_slices(
+        [a_claim(2, Amounts(7, 10)), a_claim(1, Amounts(-2, -50)), a_claim(2, Amounts(7, 50, Decimal("0.5")))]
+    )
+    # then they are given what is left, and nothing of what has no cap
+    assert second == Slice(Amounts(3, 10), Amounts(3, 10), NOTHING)
+    assert returned == Slice(Amounts(-2, -50), Amounts(5, 10), NOTHING)
+    assert third == Slice(Amounts(2, 50), Amounts(5, 60), NOTHING)
+    # and another day, or another tenant, has its own
+    (other,) = await store.claim_slices([a_claim(2, Amounts(7), day=20_001)])
+    assert other.given == Amounts(7)
+
+
+async def test_what_a_batch_used_of_a_day_is_written_with_it_or_not_at_all(store: Store) -> None:
+    # given a slice of a day
+    stale = await owned(store, 1)
+    epochs = await owned(store, 1)
+    await store.claim_slices([a_claim(1, Amounts(5, 50))])
+    used = Charge("acme", 20_000, 1, Amounts(2, 30, Decimal("0.25")))
+    # when a zombie uses it, and then its owner does, and gives some back
+    with pytest.raises(Fenced):
+        await store.commit(Batch(advances=[advance(stale, 0, 1)], charges=[used]))
+    fresh = Charge("acme", 20_001, 1, Amounts(1))
+    await store.commit(Batch(advances=[advance(epochs, 0, 1)], charges=[used, fresh]))
+    settled = Charge("acme", 20_000, 1, Amounts(0, -20, Decimal("-0.05")))
+    await store.commit(Batch(advances=[advance(epochs, 1, 2)], charges=[settled]))
+    # then the owner's is what counts; more than was used cannot be given back
+    (held,) = await store.claim_slices([a_claim(1, NOTHING)])
+    assert held == Slice(NOTHING, Amounts(5, 50), Amounts(2, 10, Decimal("0.20")))
+    more = Charge("acme", 20_000, 1, Amounts(-9, -99, Decimal(-9)))
+    await store.commit(Batch(advances=[advance(epochs, 2, 3)], charges=[more]))
+    (held,) = await store.claim_slices([a_claim(1, NOTHING)])
+    assert held.used == NOTHING
+    # and days that are over are removed with old runs
+    await store.delete_finished_runs(20_001 * 86_400_000, 10)
+    assert [each.granted for each in await store.claim_slices([a_claim(1, NOTHING)])] == [NOTHING]
 
 
 async def test_an_earlier_owner_writes_nothing(store: Store) -> None:

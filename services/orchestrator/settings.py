@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from penstock.runtime.settings import Names, PostgresSettings, ServiceSettings
+from penstock.workflow.parts import Caps
 
 
 class OrchestratorSettings(ServiceSettings, PostgresSettings):
@@ -16,5 +17,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
     orchestrator_retention_hours: float = Field(168.0, gt=0)
     """How long a finished run can still be redriven; after that its rows are deleted."""
+    orchestrator_tenant_budgets: dict[str, Caps] = Field(default_factory=dict)
+    """What a tenant may use each UTC day, as JSON: {"acme": {"cost": …, "tokens": …, "model_calls": …}, "*": {…}}."""
     orchestrator_tenants: Names = ()
     """The tenants that may run workflows; empty: any."""

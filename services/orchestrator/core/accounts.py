@@ -8,29 +8,20 @@ same, so it counts with its worst case.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from penstock.contracts.messages import Budget, CapNeared
+from services.orchestrator.core.allowance import charge
 from services.orchestrator.core.frames import LeafFrame, below
+from services.orchestrator.core.limits import CAPS as CAPS  # whoever asks for accounts asks by cap
+from services.orchestrator.core.limits import Cap as Cap
+from services.orchestrator.core.limits import limit_of as limit_of
 from services.orchestrator.core.state import NOTHING, Amounts, Run
 
 if TYPE_CHECKING:
     from services.orchestrator.core.turn import Turn
 
-Cap = Literal["model_calls", "tokens", "cost"]
-CAPS: Final[tuple[Cap, ...]] = ("model_calls", "tokens", "cost")
 NEAR_PER_CENT: Final = 80
-
-
-def limit_of(caps: Budget, cap: Cap) -> Decimal | int | None:
-    """A cap's value; None where there is none."""
-    match cap:
-        case "model_calls":
-            return caps.model_calls
-        case "tokens":
-            return caps.tokens
-        case "cost":
-            return None if caps.cost is None else caps.cost.amount
 
 
 @dataclass(slots=True)
@@ -129,3 +120,5 @@ def release(turn: "Turn", leaf: LeafFrame) -> None:
         return
     for account in counted:
         account.reserved -= reserved
+    if turn.facts.tenant is not None and leaf.step.kind == "model":
+        charge(turn, turn.at_ms, NOTHING - reserved)

@@ -8,8 +8,9 @@ import orjson
 from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested, Money, RunUsage
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
+from services.orchestrator.core.allowance import Allowance, charge, shortage
 from services.orchestrator.core.frames import LeafFrame
-from services.orchestrator.core.state import NOTHING_SPENT, Amounts, Run, Step
+from services.orchestrator.core.state import NOTHING, NOTHING_SPENT, Amounts, Run, Step
 from services.orchestrator.core.turn import RunFailedError, Turn
 from services.orchestrator.core.values import RefusedError
 
@@ -52,8 +53,8 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
 
     Raises RunFailedError where that account is the run's own: no block makes do with that.
     """
-    counted = list(accounts(turn, leaf))
-    if not counted:
+    counted, tenant = list(accounts(turn, leaf)), turn.facts.tenant
+    if not counted and tenant is None:
         return None
     step, price = leaf.step, leaf.node.routes[leaf.step.route].price
     needed = worst_case(request, price)
@@ -63,10 +64,23 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
             return failure
         if failure is not None:
             raise RunFailedError(failure)
+    if tenant is not None:
+        _charge_tenant(turn, tenant, needed, price, step.path)
     step.reserved = needed
     for account in counted:
         account.reserved += needed
     return None
+
+
+def _charge_tenant(turn: Turn, tenant: Allowance, needed: Amounts, price: Price | None, path: str) -> None:
+    """Takes a call's worst case of its tenant's day. Raises RunFailedError where that does not fit."""
+    cost = tenant.caps.cost
+    if cost is not None and price is not None and price.currency != cost.currency:
+        raise RunFailedError(mixed_currencies(cost.currency, price.currency, path))
+    failure = shortage(turn, tenant, needed, price, path)
+    if failure is not None:
+        raise RunFailedError(failure)
+    charge(turn, turn.at_ms, needed)
 
 
 def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
@@ -81,6 +95,12 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, used)
+    tenant = turn.facts.tenant
+    if tenant is not None:
+        charge(turn, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
+        cap, cost = tenant.caps.cost, message.cost
+        if cap is not None and cost is not None and cost.amount and cost.currency != cap.currency:
+            raise RunFailedError(mixed_currencies(cap.currency, cost.currency, step.path))
 
 
 def grant(turn: Turn, leaf: LeafFrame, own: Budget | None) -> Budget | None:

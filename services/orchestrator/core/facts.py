@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from services.orchestrator.core.allowance import Allowance
 from services.orchestrator.core.breakers import Breakers
 
 
@@ -12,6 +13,8 @@ class Facts:
 
     routes: Breakers | None = None
     """None: every route is free."""
+    tenant: Allowance | None = None
+    """None: the tenant has no budget."""
 
 
 NO_FACTS: Final = Facts()

@@ -159,6 +159,8 @@ class Decision:
     alarm_at_ms: int | None = None
     changes: list[StepChange] = field(default_factory=list)
     caps_neared: tuple[CapNeared, ...] = ()
+    charges: tuple[tuple[int, Amounts], ...] = ()
+    """(day, amounts) taken of the tenant's budget, where the facts knew of one."""
     route_events: "tuple[RouteEvent, ...]" = ()
     """What happened to calls on routes, in order; where the facts knew of routes."""
     start: RunStart | None = None

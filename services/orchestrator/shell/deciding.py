@@ -29,8 +29,9 @@ from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Answered, Input, Rejected, Requested, Signalled, Unreadable
 from services.orchestrator.shell.outbox import pack
 from services.orchestrator.shell.run_cache import RunCache
-from services.orchestrator.shell.store import Alarm, Batch
+from services.orchestrator.shell.store import Alarm, Batch, Charge
 from services.orchestrator.shell.telemetry import OrchestratorEvent
+from services.orchestrator.shell.tenants import TenantBudgets, added_up
 
 log = structlog.get_logger()
 
@@ -92,6 +93,7 @@ class Deciding:
         group_id: str,
         at_ms: int,
         routes: Breakers,
+        budgets: TenantBudgets,
     ) -> None:
         self._runs = runs
         self._definitions = definitions
@@ -100,6 +102,9 @@ class Deciding:
         self._group_id = group_id
         self._facts = Facts(routes=routes)
         self._routes = routes
+        self._budgets = budgets
+        self.charges: list[Charge] = []
+        """What this batch took of tenants' days; counted already."""
         self.route_news = RouteNews()
         self._at_ms = at_ms
         self._at = records.instant(at_ms)
@@ -168,6 +173,7 @@ class Deciding:
             self._seal_run(touched, batch, by_home.setdefault(touched.run.home, []))
         if self._orphaned:  # an alarm is taken off or set, never both
             batch.alarms_set = [alarm for alarm in batch.alarms_set if alarm.run_key not in self._orphaned]
+        batch.charges = added_up(self.charges)
         batch.outbox = [(home, pack(outgoing)) for home, outgoing in by_home.items() if outgoing]
         return batch, [record for outgoing in by_home.values() for record in outgoing]
 
@@ -188,7 +194,7 @@ class Deciding:
             program=None if resolved is None else resolved.program,
             at_ms=self._at_ms,
             traceparent=given.envelope.traceparent,
-            facts=self._facts,
+            facts=self._facts_for(given.tenant, given.record.partition),
         )
         self._runs.put(decision.run)
         self._absorb(decision, given.envelope.id, new=True)
@@ -262,9 +268,13 @@ class Deciding:
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
         if program is not None:
-            self._absorb(core.decide(run, program, event, self._facts), cause)
+            self._absorb(core.decide(run, program, event, self._facts_for(run.tenant, run.home)), cause)
         elif run.status == "running" or isinstance(event, core.Redriven):
             raise LookupError(f"there is no definition {run.workflow}@{run.version}")
+
+    def _facts_for(self, tenant: str, home: int) -> Facts:
+        allowance = self._budgets.allowance(tenant, home, self._at_ms)
+        return self._facts if allowance is None else Facts(self._facts.routes, allowance)
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run
@@ -275,6 +285,10 @@ class Deciding:
         if decision.route_events:
             self.route_news.events += decision.route_events
             self.route_news.undo += self._routes.count(decision.route_events)
+        if decision.charges:
+            charges = [Charge(run.tenant, day, run.home, amounts) for day, amounts in decision.charges]
+            self._budgets.use(charges)
+            self.charges += charges
         if decision.empty and not new:
             return
         touched.told, touched.cause = True, cause

@@ -1,12 +1,15 @@
 """Owns the orchestrator's memory in a dict: for tests, under the same conformance suite as Postgres."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from penstock.runtime.errors import Fenced
-from services.orchestrator.core.state import Run
-from services.orchestrator.shell.store import Alarm, Batch, Claim, OutboxRow, Position, RunTakenError
+from services.orchestrator.core.allowance import DAY_MS
+from services.orchestrator.core.limits import CAPS, limit_of
+from services.orchestrator.core.state import NOTHING, Amounts, Run
+from services.orchestrator.shell.store import Alarm, Batch, Claim, OutboxRow, Position, RunTakenError, Slice, SliceClaim
 
 
 class MemoryStore:
@@ -19,6 +22,8 @@ class MemoryStore:
         self._alarms: dict[UUID, Alarm] = {}
         self._definitions: dict[tuple[str, str], bytes] = {}
         self._broadcast: dict[str, int] = {}
+        self._slices: dict[tuple[str, int, int], tuple[Amounts, Amounts]] = {}
+        """(granted, used) by tenant, day and home."""
         self._rows = 0
 
     async def claim(self, homes: Collection[int], topics: Collection[str]) -> Claim:
@@ -57,8 +62,33 @@ class MemoryStore:
         for run_key in batch.alarms_cleared:
             self._alarms.pop(run_key, None)
         self._alarms.update({alarm.run_key: alarm for alarm in batch.alarms_set})
+        for charge in batch.charges:
+            key = (charge.tenant, charge.day, charge.home)
+            granted, used = self._slices.get(key, (NOTHING, NOTHING))
+            used += charge.amounts
+            self._slices[key] = (
+                granted,
+                Amounts(max(0, used.model_calls), max(0, used.tokens), max(Decimal(0), used.cost)),
+            )
         await self.delete_outbox(batch.acknowledged)
         return [self._add_outbox(home, packed) for home, packed in batch.outbox]
+
+    async def claim_slices(self, claims: Sequence[SliceClaim]) -> list[Slice]:
+        """See Store."""
+        return [self._claim_slice(claim) for claim in claims]
+
+    def _claim_slice(self, claim: SliceClaim) -> Slice:
+        key = (claim.tenant, claim.day, claim.home)
+        day = [granted for place, (granted, _) in self._slices.items() if place[:2] == key[:2]]
+        given = []
+        for cap in CAPS:
+            limit, wanted = limit_of(claim.caps, cap), getattr(claim.wanted, cap)
+            left = max(0, (limit or 0) - sum((getattr(granted, cap) for granted in day), start=Decimal(0)))
+            given.append(min(wanted, left))
+        gives = Amounts(int(given[0]), int(given[1]), Decimal(given[2]))
+        granted, used = self._slices.get(key, (NOTHING, NOTHING))
+        self._slices[key] = granted + gives, used
+        return Slice(gives, *self._slices[key])
 
     async def delete_outbox(self, rows: Collection[OutboxRow]) -> None:
         """See Store."""
@@ -74,6 +104,8 @@ class MemoryStore:
         )
         for _, key in ended[:runs_max]:
             del self._runs[key]
+        first = before_ms // DAY_MS
+        self._slices = {key: held for key, held in self._slices.items() if key[1] >= first}
         return len(ended[:runs_max])
 
     async def definitions(self) -> list[tuple[str, str, bytes]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from penstock.contracts.envelope import Outgoing
+from penstock.contracts.messages import Budget
 from penstock.contracts.topics import PartitionGroup, Service, consumed_by
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
@@ -16,8 +17,9 @@ from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Input, Requested, Unreadable, read
 from services.orchestrator.shell.outbox import Sender, Unacknowledged, unpack
 from services.orchestrator.shell.run_cache import RunCache
-from services.orchestrator.shell.store import Advance, Alarm, Batch, Position, RunTakenError, Store
+from services.orchestrator.shell.store import Advance, Alarm, Batch, Position, RunTakenError, SliceClaim, Store
 from services.orchestrator.shell.telemetry import OrchestratorEvent, OrchestratorInstruments
+from services.orchestrator.shell.tenants import TenantBudgets
 
 log = structlog.get_logger()
 
@@ -55,6 +57,7 @@ class Owner:
         limits: Limits,
         *,
         tenants: frozenset[str],
+        budgets: Mapping[str, Budget] | None = None,
         instruments: OrchestratorInstruments,
     ) -> None:
         self._store = store
@@ -67,6 +70,7 @@ class Owner:
         self._runs = RunCache(limits.runs_cached_max)
         self._alarms = Alarms()
         self._routes = Breakers()
+        self._budgets = TenantBudgets(budgets or {}, limits.homes)
         self._unacknowledged = Unacknowledged(limits.sends_max)
         self._positions: dict[tuple[int, str], Position] = {}
         self._idle_since_ms = 0
@@ -131,6 +135,7 @@ class Owner:
             await self._tidy()
         self._idle_since_ms = self._clock()
         self._runs.trim()
+        self._budgets.trim(at_ms)
 
     async def _tidy(self) -> None:
         """Delete acknowledged rows without waiting for a batch to do it along the way."""
@@ -149,11 +154,23 @@ class Owner:
         while collisions <= _COLLISIONS_MAX:
             await self._load(inputs, due)
             deciding = Deciding(
-                self._runs, self._definitions, self._alarms, self._tenants, GROUP_ID, at_ms, self._routes
+                self._runs,
+                self._definitions,
+                self._alarms,
+                self._tenants,
+                GROUP_ID,
+                at_ms,
+                self._routes,
+                self._budgets,
             )
             acknowledged = self._unacknowledged.collect()
             try:
                 batch, outgoing = _decided(deciding, inputs, due, set_aside)
+                wanted = self._budgets.shortfalls(batch.charges, at_ms) if batch.charges else []
+                if wanted:
+                    self._undo(deciding, acknowledged)
+                    await self._claim(wanted, at_ms)
+                    continue
                 batch.advances, batch.acknowledged = self._advances(inputs, due), acknowledged
                 rows = await self._store.commit(batch)
             except RunTakenError:
@@ -173,6 +190,7 @@ class Owner:
             else:
                 self._settle(batch)
                 self._learn(deciding)
+                await self._return_surplus(batch, at_ms)
                 if outgoing:
                     self._unacknowledged.add(self._sender.send(outgoing), rows)
                 return
@@ -218,6 +236,23 @@ class Owner:
             self._instruments.runs_finished.labels(run.status).inc()
         self._runs.evict([run.key for run in ended])
 
+    async def _claim(self, wanted: Sequence[SliceClaim], at_ms: int) -> None:
+        """More of tenants' days than this instance holds; what cannot be had is known from now on."""
+        slices = await self._store.claim_slices(wanted)
+        for tenant, cap in self._budgets.take(wanted, slices, at_ms):
+            log.warning(OrchestratorEvent.TENANT_BUDGET_USED_UP, tenant=tenant, cap=cap)
+            self._instruments.tenant_budgets_used_up.labels(tenant, cap).inc()
+
+    async def _return_surplus(self, batch: Batch, at_ms: int) -> None:
+        """Reservations are larger than what calls then use: other homes may have what this one does not need."""
+        extra = self._budgets.surplus(batch.charges) if batch.charges else []
+        if not extra:
+            return
+        try:
+            self._budgets.take(extra, await self._store.claim_slices(extra), at_ms)
+        except Unavailable as error:  # the batch is written; what is left in the slice is there for the next one
+            log.warning(OrchestratorEvent.SURPLUS_KEPT, reason=str(error))
+
     def _learn(self, deciding: Deciding) -> None:
         """How calls went on their routes, now that it is written."""
         events = deciding.route_news.events
@@ -232,6 +267,7 @@ class Owner:
     def _undo(self, deciding: Deciding, acknowledged: Collection[tuple[int, int]]) -> None:
         self._runs.evict(list(deciding.touched_keys))
         self._routes.uncount(deciding.route_news.undo)
+        self._budgets.give_back(deciding.charges)
         self._unacknowledged.keep(acknowledged)
 
     def _is_new(self, record: Received) -> bool:
@@ -243,6 +279,7 @@ class Owner:
     def _forget(self, homes: Collection[int]) -> None:
         self._runs.forget_homes(homes)
         self._routes.forget_homes(homes)
+        self._budgets.forget(homes)
         self._alarms.forget_homes(homes)
         for home, topic in list(self._positions):
             if home in homes:

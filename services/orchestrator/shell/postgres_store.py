@@ -1,6 +1,6 @@
 """Owns the orchestrator's memory in Postgres: one statement a batch, state and offsets together."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -13,7 +13,7 @@ from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.postgres import AWAY, load_queries
 from services.orchestrator.core.state import Run
 from services.orchestrator.shell import rows
-from services.orchestrator.shell.store import Alarm, Batch, Claim, OutboxRow, Position, RunTakenError
+from services.orchestrator.shell.store import Alarm, Batch, Claim, OutboxRow, Position, RunTakenError, Slice, SliceClaim
 
 _FENCED_SQLSTATE = "PS001"
 
@@ -60,6 +60,12 @@ class PostgresStore:
         async with self._connection() as connection:
             written = await connection.fetch(self._sql["commit_batch"], *rows.batch_columns(batch))
         return [(row["home"], row["id"]) for row in written if row["home"] is not None]
+
+    async def claim_slices(self, claims: Sequence[SliceClaim]) -> list[Slice]:
+        """See Store."""
+        async with self._connection() as connection:
+            given = await connection.fetch(self._sql["claim_slices"], *rows.claim_columns(claims))
+        return [rows.slice_from_row(row) for row in given]
 
     async def delete_outbox(self, sent: Collection[OutboxRow]) -> None:
         """See Store."""

@@ -13,6 +13,7 @@ from penstock.runtime.kafka.owned import OwnedBatchConsumer
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.postgres import connect_pool, migrate
 from penstock.runtime.service import Context
+from services.orchestrator.core.compiler import as_budget
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.definitions_inbox import DefinitionsInbox
@@ -101,5 +102,6 @@ def _owner(
         now_ms,
         limits,
         tenants=frozenset(settings.orchestrator_tenants),
+        budgets={tenant: as_budget(caps) for tenant, caps in settings.orchestrator_tenant_budgets.items()},
         instruments=OrchestratorInstruments(context.metrics),
     )

@@ -76,6 +76,18 @@ WITH fence AS (
 ), sent AS (
     DELETE FROM outbox USING unnest($47::integer[], $48::bigint[]) AS acknowledged (home, id)
     WHERE outbox.home = acknowledged.home AND outbox.id = acknowledged.id
+), charged AS (
+    INSERT INTO tenant_slice AS mine (tenant, day, home, used_model_calls, used_tokens, used_cost)
+    SELECT tenant, day, home, greatest(0, model_calls), greatest(0, tokens), greatest(0, cost)
+    FROM unnest($52::text[], $53::integer[], $54::integer[], $55::bigint[], $56::bigint[], $57::numeric[])
+         AS batch (tenant, day, home, model_calls, tokens, cost)
+    ON CONFLICT (tenant, day, home) DO UPDATE SET
+        (used_model_calls, used_tokens, used_cost) = (
+            SELECT greatest(0, mine.used_model_calls + batch.model_calls), greatest(0, mine.used_tokens + batch.tokens),
+                   greatest(0, mine.used_cost + batch.cost)
+            FROM unnest($52::text[], $53::integer[], $54::integer[], $55::bigint[], $56::bigint[], $57::numeric[])
+                 AS batch (tenant, day, home, model_calls, tokens, cost)
+            WHERE batch.tenant = mine.tenant AND batch.day = mine.day AND batch.home = mine.home)
 ), decided AS (
     INSERT INTO outbox (home, records)
     SELECT home, records FROM unnest($49::integer[], $50::bytea[]) AS batch (home, records)
@@ -83,6 +95,17 @@ WITH fence AS (
 )
 SELECT decided.home, decided.id, require_ownership((SELECT count(*) FROM fence), cardinality($1)) AS owned
 FROM (SELECT 1) AS once LEFT JOIN decided ON true;
+
+-- claim_slices: gives each home more of its tenants' days, one claim after the other.
+SELECT given_model_calls, given_tokens, given_cost,
+       (slice).granted_model_calls, (slice).granted_tokens, (slice).granted_cost,
+       (slice).used_model_calls, (slice).used_tokens, (slice).used_cost
+FROM unnest($1::text[], $2::integer[], $3::integer[], $4::bigint[], $5::bigint[], $6::numeric[], $7::bigint[],
+            $8::bigint[], $9::numeric[])
+     WITH ORDINALITY AS claim (tenant, day, home, model_calls, tokens, cost, cap_model_calls, cap_tokens, cap_cost, place)
+CROSS JOIN LATERAL claim_slice(claim.tenant, claim.day, claim.home, claim.model_calls, claim.tokens, claim.cost,
+                               claim.cap_model_calls, claim.cap_tokens, claim.cap_cost)
+ORDER BY place;
 
 -- definitions: all definitions, oldest first.
 SELECT name, version, definition FROM workflow_definition ORDER BY sequence;
@@ -105,6 +128,10 @@ WITH old AS (
     DELETE FROM step USING old WHERE step.run_key = old.run_key
 ), runs AS (
     DELETE FROM run USING old WHERE run.run_key = old.run_key RETURNING 1
+), slices AS (
+    DELETE FROM tenant_slice WHERE day < $1 / 86400000
+), days AS (
+    DELETE FROM tenant_day WHERE day < $1 / 86400000
 )
 SELECT count(*) FROM runs;
 

@@ -11,7 +11,7 @@ from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id
 from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
 from services.orchestrator.core.state import Amounts, Run, Step, Usage
-from services.orchestrator.shell.store import Batch
+from services.orchestrator.shell.store import Batch, Charge, Slice, SliceClaim
 
 Row = Mapping[str, Any]
 
@@ -71,7 +71,43 @@ def batch_columns(batch: Batch) -> list[list[Any]]:
         [home for home, _ in batch.outbox],
         [packed for _, packed in batch.outbox],
         [_terms(step) for _, step in steps],
+        *_charge_columns(batch.charges),
     ]
+
+
+def _charge_columns(charges: Sequence[Charge]) -> list[list[Any]]:
+    return [
+        [charge.tenant for charge in charges],
+        [charge.day for charge in charges],
+        [charge.home for charge in charges],
+        [charge.amounts.model_calls for charge in charges],
+        [charge.amounts.tokens for charge in charges],
+        [charge.amounts.cost for charge in charges],
+    ]
+
+
+def claim_columns(claims: Sequence[SliceClaim]) -> list[list[Any]]:
+    """The parameters of `claim_slices`, one list per column."""
+    return [
+        [claim.tenant for claim in claims],
+        [claim.day for claim in claims],
+        [claim.home for claim in claims],
+        [claim.wanted.model_calls for claim in claims],
+        [claim.wanted.tokens for claim in claims],
+        [claim.wanted.cost for claim in claims],
+        [claim.caps.model_calls for claim in claims],
+        [claim.caps.tokens for claim in claims],
+        [None if claim.caps.cost is None else claim.caps.cost.amount for claim in claims],
+    ]
+
+
+def slice_from_row(row: Row) -> Slice:
+    """What a claim was given."""
+    given, granted, used = (
+        Amounts(row[f"{what}_model_calls"], row[f"{what}_tokens"], row[f"{what}_cost"])
+        for what in ("given", "granted", "used")
+    )
+    return Slice(given, granted, used)
 
 
 def run_from_row(row: Row) -> Run:

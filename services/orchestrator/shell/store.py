@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from services.orchestrator.core.state import Run, Step
+from penstock.contracts.messages import Budget
+from services.orchestrator.core.state import Amounts, Run, Step
 
 OutboxRow = tuple[int, int]
 """(home, id) of one row of the outbox."""
@@ -35,6 +36,36 @@ class Alarm:
     due_at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What decisions of one home took of a tenant's budget for a day; negative: what they gave back."""
+
+    tenant: str
+    day: int
+    home: int
+    amounts: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class SliceClaim:
+    """A home wants more of a tenant's day, as far as `caps` allow it for all homes together; negative: gives back."""
+
+    tenant: str
+    day: int
+    home: int
+    wanted: Amounts
+    caps: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What a claim was given, and what the home now holds of the day in all and has used of it."""
+
+    given: Amounts
+    granted: Amounts
+    used: Amounts
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything that one batch of records changes; it is written whole or not at all."""
@@ -48,6 +79,8 @@ class Batch:
     acknowledged: list[OutboxRow] = field(default_factory=list)
     outbox: list[tuple[int, bytes]] = field(default_factory=list)
     """(home, packed records)."""
+    charges: list[Charge] = field(default_factory=list)
+    """At most one for each tenant, day and home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +115,14 @@ class Store(Protocol):
         Raises Fenced when one of `advances` does not hold any more, RunTakenError when one of `started` exists.
         """
 
+    async def claim_slices(self, claims: Sequence[SliceClaim]) -> list[Slice]:
+        """Give each claim what is left, in order; all homes together never hold more of a day than the caps."""
+
     async def delete_outbox(self, rows: Collection[OutboxRow]) -> None:
         """Forget rows whose records were acknowledged."""
 
     async def delete_finished_runs(self, before_ms: int, runs_max: int) -> int:
-        """Remove at most `runs_max` runs that ended before `before_ms`; how many were removed."""
+        """Remove at most `runs_max` runs that ended before `before_ms`, and tenants' days before; how many runs."""
 
     async def definitions(self) -> list[tuple[str, str, bytes]]:
         """(name, version, JSON) of all definitions, oldest first."""

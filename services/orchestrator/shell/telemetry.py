@@ -19,6 +19,9 @@ class OrchestratorEvent(StrEnum):
     ALARM_ORPHANED = "alarm.orphaned"
     RUNS_REMOVED = "runs.removed"
     RETENTION_WAITING = "retention.waiting"
+    TENANT_BUDGET_USED_UP = "tenant.budget_used_up"
+    """A tenant's cap for the day has no more to give: calls that do not fit what is left are not sent."""
+    SURPLUS_KEPT = "tenant.surplus_kept"
     BREAKER_CHANGED = "breaker.changed"
     """A route is left alone from now on, or used again."""
 
@@ -38,6 +41,8 @@ class OrchestratorMetric(StrEnum):
     """Runs in memory."""
     CALLS_IN_FLIGHT = "penstock_route_calls_in_flight"
     """Model calls asked for by this instance and not answered yet (route)."""
+    TENANT_BUDGETS_USED_UP = "penstock_tenant_budget_used_up_total"
+    """How often a tenant's cap for the day was found to have no more to give (tenant, cap)."""
     BREAKERS_CHANGED = "penstock_breaker_changes_total"
     """Breakers that opened or closed (route, state)."""
 
@@ -58,6 +63,12 @@ class OrchestratorInstruments:
         self.alarms = Gauge(OrchestratorMetric.ALARMS, "Runs waiting for a point in time", registry=registry)
         self.calls_in_flight = Gauge(
             OrchestratorMetric.CALLS_IN_FLIGHT, "Model calls in flight", ["route"], registry=registry
+        )
+        self.tenant_budgets_used_up = Counter(
+            OrchestratorMetric.TENANT_BUDGETS_USED_UP.removesuffix("_total"),
+            "Tenants' caps found used up",
+            ["tenant", "cap"],
+            registry=registry,
         )
         self.breakers_changed = Counter(
             OrchestratorMetric.BREAKERS_CHANGED.removesuffix("_total"),

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from penstock.contracts import topics
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.messages import TaskRequested
+from penstock.contracts.messages import Budget, TaskRequested
 from penstock.contracts.topics import Deployment
 from penstock.testkit.builders import BEGINNING_MS, succeeded
 from penstock.workflow.definition import Definition
@@ -92,6 +92,8 @@ class World:
         store: MemoryStore | None = None,
         *,
         tenants: frozenset[str] = frozenset(),
+        budgets: Mapping[str, Budget] | None = None,
+        homes: int = 1,
         deployment: Deployment | None = None,
     ) -> None:
         self.store = store if store is not None else MemoryStore()
@@ -104,8 +106,9 @@ class World:
             self.wire,
             self.definitions,
             lambda: self.now_ms,
-            Limits(),
+            Limits(homes=homes),
             tenants=tenants,
+            budgets=budgets,
             instruments=OrchestratorInstruments(self.metrics),
         )
         self._offsets: dict[tuple[str, int], itertools.count[int]] = {}
@@ -131,6 +134,10 @@ class World:
         """Move an alias of the workflow `example`."""
         body = {"name": "example", "alias": alias, "version": version, "set_at": set_at, **fields}
         await self.definitions.aliases.take(Record(topics.WORKFLOW_ALIASED.name, 0, 0, orjson.dumps(body)))
+
+    def follow(self, other: "World") -> None:
+        """Records go on where those of another world ended."""
+        self._offsets = other._offsets
 
     def record(self, topic: str, value: Any, home: int = 0, **fields: Any) -> Record:
         """The next record of a partition."""
