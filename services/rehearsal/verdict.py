@@ -62,7 +62,7 @@ def _end(expect: Expectation, happened: Happened) -> Iterator[Mismatch]:
 
 
 def _path(expect: Expectation, happened: Happened) -> Iterator[Mismatch]:
-    paths = list(dict.fromkeys([*(asked.request.step for asked in happened.asked), *happened.run.steps]))
+    paths = list(dict.fromkeys(path for entry in happened.entries for path in entry.get("rows", ())))
     shown = ", ".join(paths) or "nothing ran"
     for pattern in expect.ran:
         if not any(matches(pattern, path) for path in paths):

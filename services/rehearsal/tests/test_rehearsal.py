@@ -37,6 +37,20 @@ def test_three_weeks_pass_at_once() -> None:
     assert (happened.run.status, happened.duration_ms) == ("completed", 21 * DAY_MS)
 
 
+def test_a_gate_has_its_place_in_the_order() -> None:
+    # Given a gate between two steps, for which nothing is asked
+    do = a_chain(a_task("one"), {"id": "gate", "check": "one == 1"}, a_task("two"))
+
+    # When both are done
+    happened = played(do, {"answers": {"one": {"output": 1}, "two": {"output": 2}}})
+
+    # Then it stands where it was passed
+    assert unexpected(happened, order=["one", "gate", "two"]) == []
+    assert unexpected(happened, order=["two", "gate"]) == [
+        ("order", "two → gate", "main/one → main/gate → main/two")
+    ]
+
+
 def test_answers_come_by_attempt_in_turn_and_from_what_was_asked() -> None:
     # Given a map whose items are asked in turn, whose first one fails once
     do = {"id": "each", "parallel": {"map": "input", "do": a_task("work", input={"n": "{{ item }}"})}}
