@@ -46,9 +46,7 @@ def test_a_gate_has_its_place_in_the_order() -> None:
 
     # Then it stands where it was passed
     assert unexpected(happened, order=["one", "gate", "two"]) == []
-    assert unexpected(happened, order=["two", "gate"]) == [
-        ("order", "two → gate", "main/one → main/gate → main/two")
-    ]
+    assert unexpected(happened, order=["two", "gate"]) == [("order", "two → gate", "main/one → main/gate → main/two")]
 
 
 def test_answers_come_by_attempt_in_turn_and_from_what_was_asked() -> None:
