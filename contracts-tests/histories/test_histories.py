@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.workflow.definition import every_block
+from services.orchestrator.core.blocks import BLOCKS
 from services.rehearsal.reading import ReadyScript, found, read_script
 from services.rehearsal.rehearsal import rehearse
 from services.rehearsal.replay import deviations, recorded, recorded_name
@@ -45,6 +47,16 @@ def test_every_story_goes_as_told_and_is_recorded() -> None:
     assert {path.name for path in RECORDED} == set(written), RECORD_AGAIN
     changed = [path.name for path in RECORDED if path.read_text(encoding="utf-8") != written[path.name]]
     assert changed == [], RECORD_AGAIN
+
+
+def test_every_kind_of_block_has_a_story() -> None:
+    # Given the kinds of blocks that the core knows, when all blocks of all stories are looked at
+    told = {type(block) for script in stories() for ready in script.cases for block in every_block(ready.definition.do)}
+
+    # Then each kind is among them
+    assert {kind.__name__ for kind in set(BLOCKS) - told} == set(), (
+        "write a story into contracts-tests/histories/stories/blocks.test.yaml, then: " + RECORD_AGAIN
+    )
 
 
 def test_a_history_that_was_tampered_with_is_told_by_its_event() -> None:

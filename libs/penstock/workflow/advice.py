@@ -7,6 +7,7 @@ from penstock.workflow.checks.survey import Survey
 from penstock.workflow.definition import Definition, Map, Parallel, tiers_named
 from penstock.workflow.expressions import ExpressionError, compile_text
 from penstock.workflow.faults import Fault, Lines, Path, fault
+from penstock.workflow.loops import Agent, GrantedTool, Plan
 from penstock.workflow.parts import ModelStep, ToolStep
 from penstock.workflow.shapes import Shape, types_of
 from penstock.workflow.sizes import shape_at
@@ -26,6 +27,7 @@ def advice(definition: Definition, worst: WorstCase, lines: Lines | None = None)
         *_tiers(definition),
         *_retries(survey),
         *_growing(survey),
+        *_planned(survey),
     ]
     return [fault(path, message, hint, lines) for path, message, hint in found]
 
@@ -70,11 +72,28 @@ def _tiers(definition: Definition) -> Iterator[Advice]:
 
 
 def _retries(survey: Survey) -> Iterator[Advice]:
+    hint = "say `idempotent: true` where calling it twice does no harm, else `retry: {attempts: 1}`"
     for block in survey.blocks.values():
-        if isinstance(block, ToolStep) and not block.idempotent and block.retry.attempts > 1:
-            text = f"`{block.id}` may call {block.tool} {block.retry.attempts} times, and is not marked idempotent"
-            hint = "say `idempotent: true` where calling it twice does no harm, else `retry: {attempts: 1}`"
-            yield (*survey.places[block.id].path, "retry"), text, hint
+        path = survey.places[block.id].path
+        tools: list[tuple[Path, ToolStep | GrantedTool]] = [(path, block)] if isinstance(block, ToolStep) else []
+        if isinstance(block, Agent):
+            granted = enumerate(block.agent.tools)
+            tools = [((*path, "agent", "tools", n), grant) for n, grant in granted if isinstance(grant, GrantedTool)]
+        for at, tool in tools:
+            if not tool.idempotent and tool.retry.attempts > 1:
+                text = f"`{block.id}` may call {tool.tool} {tool.retry.attempts} times, and it is not marked idempotent"
+                yield (*at, "retry"), text, hint
+
+
+def _planned(survey: Survey) -> Iterator[Advice]:
+    """Planners that are shown all results so far, round after round."""
+    for block in survey.blocks.values():
+        if not isinstance(block, Plan) or block.plan.rounds_max == 1:
+            continue
+        for name, source in (("prompt", block.plan.prompt), ("system", block.plan.system)):
+            if "results" in _references(source):
+                text = f"the {name} of `{block.id}`'s planner grows with every round: it holds all `results` so far"
+                yield (*survey.places[block.id].path, "plan", name), text, "name the fields it needs"
 
 
 def _growing(survey: Survey) -> Iterator[Advice]:

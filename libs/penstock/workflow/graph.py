@@ -16,7 +16,7 @@ from penstock.workflow.definition import (
 )
 from penstock.workflow.gates import Gate, Sleep, Until
 from penstock.workflow.joins import Quorum, Vote
-from penstock.workflow.loops import Refine
+from penstock.workflow.loops import Agent, Plan, Refine
 from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.tiers import routes_of
 
@@ -71,10 +71,8 @@ def _drawn(block: Block, definition: Definition) -> Drawn:
             by = "" if inner.vote.by is None else f" by {_short(inner.vote.by)}"
             detail = f"vote of {inner.vote.votes}{by}, {inner.vote.needed} must agree"
             return Drawn(block.id, kind, detail, "loop", within(inner.vote.do))
-        case Refine(refine=loop):
-            judge = "evaluate" if loop.score is None else f"score {_short(loop.score)}"
-            detail = f"{loop.rounds_max} rounds at most, until {judge} >= {loop.bar:g}"
-            return Drawn(block.id, kind, detail, "loop", within(*children(block)))
+        case Refine() | Agent() | Plan():
+            return _loop(block, definition)
         case Gate() | Sleep():
             return Drawn(block.id, kind, _asks_nobody(block))
         case ModelStep():
@@ -109,6 +107,24 @@ def _asks_nobody(block: Gate | Sleep) -> str:
             return f"{_short(seconds)} s"
         case seconds:
             return f"{seconds:g} s"
+
+
+def _loop(block: Refine | Agent | Plan, definition: Definition) -> Drawn:
+    kind = kind_of(block)
+    match block:
+        case Refine(refine=refined):
+            judge = "evaluate" if refined.score is None else f"score {_short(refined.score)}"
+            detail = f"{refined.rounds_max} rounds at most, until {judge} >= {refined.bar:g}"
+            inside = [("", _drawn(child, definition)) for child in children(block)]
+            return Drawn(block.id, kind, detail, "loop", tuple(inside))
+        case Plan(plan=planner):
+            detail = f"{planner.model} plans {planner.tasks_max} sub-tasks at most, in {planner.rounds_max} rounds"
+            parts = [("each", block.do), *([] if block.join is None else [("then", block.join)])]
+            return Drawn(block.id, kind, detail, "loop", tuple((how, _drawn(each, definition)) for how, each in parts))
+        case Agent(agent=loop):
+            tools = _short(", ".join(grant.name for grant in loop.tools))
+            detail = f"{loop.model} with {tools}: {loop.turns_max} turns, {loop.tool_calls_max} calls at most"
+            return Drawn(block.id, kind, detail)
 
 
 def _choice(block: RouteBlock, definition: Definition) -> Drawn:

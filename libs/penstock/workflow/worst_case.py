@@ -18,8 +18,8 @@ from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel
 from penstock.workflow.faults import Path
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.joins import Vote
-from penstock.workflow.loops import LOOP_NAMES, Refine
-from penstock.workflow.parts import Leaf, ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.loops import LOOP_NAMES, PLANNER, Agent, AgentLoop, Plan, Refine
+from penstock.workflow.parts import Caps, Leaf, ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.sizes import REQUEST_BYTES_MAX, shape_at, text_bytes
 from penstock.workflow.tiers import Route, routes_of
 
@@ -126,29 +126,30 @@ def worst_case(definition: Definition) -> WorstCase:
     if bound.requests > definition.steps_max:
         caps.append("steps_max")
         bound = _of_calls(replace(bound, requests=definition.steps_max), definition.steps_max)
-    budget = definition.budget
-    if budget is not None:
-        if budget.model_calls is not None and bound.model_calls > budget.model_calls:
-            caps.append("budget.model_calls")
-            bound = _of_calls(bound, budget.model_calls)
-        if budget.tokens is not None and bound.input_tokens + bound.output_tokens > budget.tokens:
-            caps.append("budget.tokens")
-            bound = replace(
-                bound,
-                input_tokens=min(bound.input_tokens, budget.tokens),
-                output_tokens=min(bound.output_tokens, budget.tokens),
-            )
-        # A call without a price may be made as long as anything is left: nothing bounds what that one costs.
-        if (
-            budget.cost is not None
-            and not bound.unpriced
-            and bound.cost.get(budget.cost.currency, Decimal(0)) > budget.cost.amount
-        ):
-            caps.append("budget.cost")
-            bound = replace(bound, cost={**bound.cost, budget.cost.currency: budget.cost.amount})
+    if definition.budget is not None:
+        bound, reached = _capped(bound, definition.budget)
+        caps.extend(f"budget.{cap}" for cap in reached)
     if bound.needed_seconds > definition.deadline_seconds:
         bound = replace(bound, needed_seconds=definition.deadline_seconds)
     return WorstCase(bound, needed, definition.deadline_seconds, tuple(caps))
+
+
+def _capped(worst: Worst, caps: Caps) -> tuple[Worst, list[str]]:
+    """What is left of a worst case under caps, and which of them lower it."""
+    reached: list[str] = []
+    if caps.model_calls is not None and worst.model_calls > caps.model_calls:
+        reached.append("model_calls")
+        worst = _of_calls(worst, caps.model_calls)
+    if caps.tokens is not None and worst.input_tokens + worst.output_tokens > caps.tokens:
+        reached.append("tokens")
+        input_tokens, output_tokens = min(worst.input_tokens, caps.tokens), min(worst.output_tokens, caps.tokens)
+        worst = replace(worst, input_tokens=input_tokens, output_tokens=output_tokens)
+    # A call without a price may be made as long as anything is left: nothing bounds what that one costs.
+    money = None if worst.unpriced else caps.cost
+    if money is not None and worst.cost.get(money.currency, Decimal(0)) > money.amount:
+        reached.append("cost")
+        worst = replace(worst, cost={**worst.cost, money.currency: money.amount})
+    return worst, reached
 
 
 def _of_calls(worst: Worst, calls_max: int) -> Worst:
@@ -206,12 +207,13 @@ class _Reckoning:
         """A model step: each attempt may be paid for, on the dearest route."""
         return self.asks(step, (*self.path(step), "prompt"), step.id)
 
-    def asks(self, step: ModelStep, prompt: Path, name: str) -> Worst:
-        """The attempts of a model step whose texts see what the template at `prompt` sees."""
+    def asks(self, step: ModelStep, prompt: Path | None, name: str) -> Worst:
+        """The attempts of a model step whose texts see what the template at `prompt` sees; None: they hold more."""
         shown = [text for example in step.examples for text in (example.user, example.assistant)]
         texts = [step.prompt, *shown] if step.system is None else [step.prompt, step.system, *shown]
         tier, max_tokens = step.model, step.max_tokens
-        sizes = [text_bytes(source, self.survey.scopes.get(prompt, {}), self._texts) for source in texts]
+        scope = self.survey.scopes.get(prompt or (), {})
+        sizes = [None if prompt is None else text_bytes(source, scope, self._texts) for source in texts]
         # Some endpoints count the schema as part of the prompt.
         schema_bytes = 0 if step.output_schema is None else len(orjson.dumps(step.output_schema))
         added = MESSAGE_TOKENS * (len(texts) + 1) + schema_bytes
@@ -255,6 +257,44 @@ def _refine(reckoning: _Reckoning, block: Refine) -> Worst:
 
 def _sleep(_reckoning: _Reckoning, block: Sleep) -> Worst:
     return Worst(needed_seconds=block.sleep if isinstance(block.sleep, float) else block.sleep_seconds_max)
+
+
+def _agent(reckoning: _Reckoning, block: Agent) -> Worst:
+    """Each turn asks the model, perhaps for a summary too; the calls of a turn run side by side."""
+    loop = block.agent
+    turn = reckoning.asks(_said_by(loop), None, f"{block.id}/turn")
+    turns = turn.times(loop.turns_max * (2 if loop.context.policy == "summarise" else 1))
+    call = reduce(Worst.otherwise, [reckoning.leaf(grant.step()) for grant in loop.tools], NOTHING)
+    in_order = min(loop.turns_max, loop.tool_calls_max)
+    calls = replace(call.times(loop.tool_calls_max), needed_seconds=call.needed_seconds * in_order)
+    return _within(turns.then(calls), loop.caps)
+
+
+def _plan(reckoning: _Reckoning, block: Plan) -> Worst:
+    """The planner each round; the sub-tasks of all rounds, of which the smallest round has one."""
+    planner = block.plan
+    planned = reckoning.asks(planner.step(), None, f"{block.id}/{PLANNER}").times(planner.rounds_max)
+    task = reckoning.block(block.do)
+    in_order = min(planner.tasks_max, planner.rounds_max + planner.tasks_max // block.max_concurrency)
+    tasks = replace(task.times(planner.tasks_max), needed_seconds=task.needed_seconds * in_order)
+    joined = NOTHING if block.join is None else reckoning.block(block.join)
+    return _within(planned.then(tasks).then(joined), block.caps)
+
+
+def _said_by(loop: AgentLoop) -> ModelStep:
+    """The step that one turn of an agent is, as far as its caps go."""
+    return ModelStep(
+        id="turn",
+        model=loop.model,
+        prompt=loop.prompt,
+        max_tokens=loop.max_tokens,
+        timeout_seconds=loop.timeout_seconds,
+        retry=loop.retry,
+    )
+
+
+def _within(worst: Worst, caps: Caps | None) -> Worst:
+    return worst if caps is None else _capped(worst, caps)[0]
 
 
 def _parallel(reckoning: _Reckoning, block: Parallel) -> Worst:
@@ -305,6 +345,8 @@ RULES: Final[Mapping[type, Callable[[_Reckoning, Any], Worst]]] = {
     Chain: _chain,
     RouteBlock: _route,
     Refine: _refine,
+    Agent: _agent,
+    Plan: _plan,
     Parallel: _parallel,
     Gate: lambda _reckoning, _block: NOTHING,
     Sleep: _sleep,

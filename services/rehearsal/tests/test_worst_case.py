@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,10 +23,100 @@ PRICES = [
 MOVES = ["retry_after", "retry_elsewhere", "repair_output", "give_up"]
 LIST = {"type": "array", "maxItems": 4, "items": {"type": "string", "maxLength": 20}}
 TEXTS_MAX = 8
+ONCE = {"attempts": 1}
+KINDS = ["leaf", "chain", "route", "sections", "map", "refine", "vote", "plan", "agent"]
 
 
 def test_one_request_carries_as_much_as_the_engine_lets_it() -> None:
     assert REQUEST_BYTES_MAX == VALUE_BYTES_MAX
+
+
+SLOW = "60s"
+CALLS = [{"tool": "tasks.work", "arguments": {}}]
+PLANNED = {
+    "do": {
+        "id": "divide",
+        "plan": {
+            "model": "small",
+            "prompt": "Divide.",
+            "tasks_max": 3,
+            "rounds_max": 3,
+            "max_tokens": 9,
+            "retry": ONCE,
+        },
+        "do": {"id": "work", "task": "tasks.work", "retry": ONCE},
+        "join": {"id": "join", "task": "tasks.join", "retry": ONCE},
+    },
+    "answers": {
+        "plan": {"output": {"tasks": ["a"]}, "output_tokens": 9, "after": SLOW},
+        "work": {"output": 1, "after": SLOW},
+        "join": {"output": 1, "after": SLOW},
+    },
+}
+TALKED = {
+    "do": {
+        "id": "talk",
+        "agent": {
+            "model": "small",
+            "prompt": "Go.",
+            "tools": [{"task": "tasks.work", "retry": ONCE}],
+            "turns_max": 3,
+            "tool_calls_max": 2,
+            "max_tokens": 9,
+            "retry": ONCE,
+        },
+    },
+    "answers": {
+        "talk[2]/turn": {"output": {"answer": "done"}, "output_tokens": 9, "after": SLOW},
+        "turn": {"output": {"calls": CALLS}, "output_tokens": 9, "after": SLOW},
+        "call": {"output": 1, "after": SLOW},
+    },
+}
+
+
+@pytest.mark.parametrize("story", [PLANNED, TALKED], ids=["plan", "agent"])
+def test_the_worst_case_of_a_loop_can_happen(story: dict[str, Any]) -> None:
+    # Given a loop that goes on for as long as it may, with nothing done sooner than it must
+    body = {"name": "example", "tiers": {"small": PRICES}, "do": story["do"], "deadline_seconds": 9_000}
+    definition = Definition.model_validate(body)
+    script = Script.model_validate({"cases": [{"name": "story", "answers": story["answers"]}]})
+
+    # When it runs
+    happened = rehearse(definition, script.cases[0], {})
+
+    # Then the bound is what it took: not less, and not more
+    worst = worst_case(definition).bound
+    assert (happened.stopped, happened.run.status) == (None, "completed")
+    assert (len(happened.asked), happened.run.usage.model_calls) == (worst.requests, worst.model_calls)
+    assert happened.run.usage.output_tokens == worst.output_tokens
+    assert happened.duration_ms == worst.needed_seconds * 1000
+
+
+def repeated(draw: st.DrawFn, kind: str, do: dict[str, Any], at_once: int) -> dict[str, Any]:
+    """What makes a block one that does something more than once."""
+    match kind:
+        case "vote":
+            vote = {"do": do, "votes": 2 + at_once, "agree": at_once, "max_concurrency": at_once}
+            return {"parallel": {"vote": vote}}
+        case "plan":
+            planner = {"model": "small", "prompt": "Divide.", "tasks_max": 3, "rounds_max": at_once, "retry": ONCE}
+            return {"plan": {**planner, "max_tokens": 40}, "do": do, "max_concurrency": at_once}
+        case "agent":
+            tools = [{"task": "tasks.work", "retry": {"attempts": at_once}}]
+            loop = {
+                "model": "small",
+                "prompt": "Go.",
+                "tools": tools,
+                "turns_max": at_once,
+                "max_tokens": 40,
+                "retry": ONCE,
+            }
+            context = {"policy": draw(st.sampled_from(["window", "summarise"])), "messages_max": 2}
+            return {"agent": {**loop, "tool_calls_max": 3, "repeats_max": 9, "context": context}}
+        case "map":
+            return {"parallel": {"map": "input.texts", "do": do, "max_concurrency": at_once}}
+        case _:
+            return {"refine": {"generate": do, "score": "0 * round", "rounds_max": at_once}}
 
 
 @st.composite
@@ -45,7 +136,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         return {**step, "task": "tasks.work"}
 
     def block(depth: int, seen: list[str]) -> dict[str, Any]:
-        kind = draw(st.sampled_from(["leaf", "chain", "route", "sections", "map", "refine"])) if depth else "leaf"
+        kind = draw(st.sampled_from(KINDS)) if depth else "leaf"
         if kind == "leaf":
             return leaf(seen)
         own = {"id": f"b{next(count)}"}
@@ -63,11 +154,8 @@ def definitions(draw: st.DrawFn) -> Definition:
                 return {**own, "route": cases, "otherwise": leaf(seen)}
             case "sections":
                 return {**own, "parallel": {"sections": inside, "max_concurrency": at_once, "join": "best_effort"}}
-            case "map":
-                return {**own, "parallel": {"map": "input.texts", "do": inside[0], "max_concurrency": at_once}}
             case _:
-                loop = {"generate": inside[0], "score": "0 * round", "rounds_max": at_once}
-                return {**own, "refine": loop}
+                return {**own, **repeated(draw, kind, inside[0], at_once)}
 
     body = {
         "name": "example",
@@ -78,7 +166,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         },
         "tiers": {"small": PRICES},
         "deadline_seconds": draw(st.sampled_from([60, 100_000])),
-        "steps_max": draw(st.sampled_from([3, 10_000])),
+        "steps_max": draw(st.sampled_from([3, 10_000, 10_000])),
         "do": block(draw(st.integers(1, 3)), []),
     }
     return Definition.model_validate(body)
@@ -96,6 +184,21 @@ def runs(draw: st.DrawFn) -> tuple[Definition, Happened]:
         if isinstance(step, ModelStep):
             bad["output_tokens"] = step.max_tokens
         answers[step.id] = draw(st.lists(st.sampled_from([good, good, bad, {"never": True}]), min_size=1, max_size=4))
+    calls = [{"tool": "tasks.work", "arguments": {}}]
+    slow = draw(st.sampled_from([0, 59]))
+    answers |= {
+        "plan": {
+            "output": {"tasks": ["a", "b"][: draw(st.sampled_from([0, 1, 2]))]},
+            "after": slow,
+            "output_tokens": 40,
+        },
+        "turn": [
+            {"output": {"calls": calls * draw(st.integers(1, 2))}, "after": slow, "output_tokens": 40},
+            {"output": {"calls": calls}, "output_tokens": 40},
+        ],
+        "call": draw(st.sampled_from([{"output": 1, "after": slow}, {"fails": {"next": "retry_after"}}])),
+        "summary": {"output": "So far so good.", "after": slow, "output_tokens": 40},
+    }
     case = {
         "name": "story",
         "input": {"texts": draw(st.lists(st.text("aé☃\u0007", max_size=20), max_size=4)), "word": "w0"},
@@ -106,7 +209,7 @@ def runs(draw: st.DrawFn) -> tuple[Definition, Happened]:
 
 
 @given(runs())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_run_uses_more_than_the_worst_case(run: tuple[Definition, Happened]) -> None:
     # Given what a run used
     definition, happened = run

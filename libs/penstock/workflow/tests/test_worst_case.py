@@ -150,7 +150,7 @@ def test_each_warning_is_told_where_it_stands() -> None:
         "$.do.chain[0].parallel: `each` goes over up to 1000 items, because nothing lowers the default",
         "$.deadline_seconds: the deadline of 3600 s is shorter than",
         "$.tiers.small: the tier `small` has one route",
-        "$.do.chain[0].parallel.do.chain[0].retry: `send` may call files.read 3 times, and is not marked idempotent",
+        "$.do.chain[0].parallel.do.chain[0].retry: `send` may call files.read 3 times, and it is not marked idempotent",
         "$.do.chain[0].parallel.do.chain[1].prompt: the prompt of `say` holds all of `input.items`, for each",
         "$.do.chain[1].prompt: the prompt of `sum_up` grows with every item of `each`",
     ):
