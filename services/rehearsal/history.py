@@ -24,6 +24,7 @@ from penstock.contracts.messages import (
     WorkError,
 )
 from penstock.testkit.builders import Completed, failed, succeeded
+from penstock.workflow.dump import style_of
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request, Step
@@ -207,7 +208,7 @@ def _as_line(dumper: yaml.SafeDumper, value: _Line) -> yaml.Node:
 
 
 def _as_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style_of(value))
 
 
 _Dumper.add_representer(_Line, _as_line)

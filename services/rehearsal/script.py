@@ -5,11 +5,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from penstock.contracts.body import Count, Currency, Labels
 from penstock.contracts.messages import Budget, Lane, NextMove
-from penstock.workflow.parts import Part
 from services.rehearsal.bounds import CountBound, DurationBound
 from services.rehearsal.durations import DurationMs
 from services.rehearsal.patterns import compiled
@@ -25,7 +34,13 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_pattern)]
 
 
-class Failing(Part):
+class Written(BaseModel):
+    """What every part of a test file shares: closed, so that a misspelled field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failing(Written):
     """How an attempt fails: a code, a message, and the next move that its executor would ask for."""
 
     code: Annotated[str, StringConstraints(min_length=1, max_length=256)] = "broken"
@@ -34,7 +49,7 @@ class Failing(Part):
     retry_after: DurationMs | None = None
 
 
-class Answer(Part):
+class Answer(Written):
     """What an executor answers to one attempt: `output`, `fails`, or `never` anything at all.
 
     `output` may hold templates over `step`, `attempt`, `index` (the last one in the path) and what was asked for:
@@ -60,7 +75,7 @@ class Answer(Part):
         return self
 
 
-class InTurn(Part):
+class InTurn(Written):
     """One answer for each request in the order in which they are asked, whatever their paths."""
 
     in_turn: Annotated[list[Answer], Field(min_length=1, max_length=10_000)]
@@ -81,7 +96,7 @@ Answers = Annotated[
 """One answer to everything; a list with one for each attempt of a step, the last for all later ones; or `in_turn`."""
 
 
-class Signal(Part):
+class Signal(Written):
     """What somebody says to the run at a time."""
 
     at: DurationMs
@@ -96,7 +111,7 @@ class Signal(Part):
         return self
 
 
-class ExpectedError(Part):
+class ExpectedError(Written):
     """What a run fails with; `message` is a part of the message."""
 
     code: str | None = None
@@ -104,7 +119,7 @@ class ExpectedError(Part):
     message: str | None = None
 
 
-class Expectation(Part):
+class Expectation(Written):
     """What is to happen. What is left out is not looked at, but for `status`."""
 
     status: Literal["completed", "failed", "cancelled"] | None = None
@@ -129,7 +144,7 @@ class Expectation(Part):
     """Of virtual time, from the request to the end."""
 
 
-class Case(Part):
+class Case(Written):
     """One run of the workflow."""
 
     name: Name
@@ -147,7 +162,7 @@ class Case(Part):
     expect: Expectation = Expectation()
 
 
-class Script(Part):
+class Script(Written):
     """A test file. `workflow` is a file beside it, or the definition itself; left out, the file of the same name."""
 
     workflow: str | dict[str, Any] | None = None

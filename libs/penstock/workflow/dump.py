@@ -66,7 +66,14 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style_of(value))
+
+
+def style_of(value: str) -> str | None:
+    """How a text is written so that it is read back: lines as lines, what YAML alone takes for a line's end escaped."""
+    if any(mark in value for mark in "\x85\u2028\u2029"):
+        return '"'
+    return "|" if "\n" in value else None
 
 
 reads_scalars(_Dumper)
