@@ -42,11 +42,14 @@ class Amounts:
     tokens: int = 0
     cost: Decimal = NOTHING_SPENT
 
+    # Normalised: a sum keeps the zeros of what was taken away again, and 0.039000 would be 0.039 after a restart.
     def __add__(self, other: "Amounts") -> "Amounts":
-        return Amounts(self.model_calls + other.model_calls, self.tokens + other.tokens, self.cost + other.cost)
+        cost = (self.cost + other.cost).normalize()
+        return Amounts(self.model_calls + other.model_calls, self.tokens + other.tokens, cost)
 
     def __sub__(self, other: "Amounts") -> "Amounts":
-        return Amounts(self.model_calls - other.model_calls, self.tokens - other.tokens, self.cost - other.cost)
+        cost = (self.cost - other.cost).normalize()
+        return Amounts(self.model_calls - other.model_calls, self.tokens - other.tokens, cost)
 
 
 NOTHING: Final = Amounts()

@@ -159,6 +159,21 @@ def test_what_a_child_spent_is_its_steps_and_its_budget_is_what_is_left() -> Non
     assert (talk.run.error.code, talk.run.error.step) == ("budget_exceeded", "main/last")
 
 
+def test_what_is_left_for_a_child_is_written_alike_after_a_restart() -> None:
+    """Guard: what was reserved and given back leaves no zeros behind; the conversation decides twice and compares."""
+    price = {"input_per_million": "10", "output_per_million": "50"}
+    tiers = {"small": [{"pool": "small", "model": "first", "price": price}]}
+    say = a_model("say", max_tokens=100)
+    do = a_chain(say, a_task("work"), a_child_run("ask"))
+    talk = Conversation(do, budget={"cost": {"amount": "0.04"}}, tiers=tiers)
+    talk.succeed("main/say", "yes", **tokens(cost="0.001"))
+
+    talk.succeed("main/work")
+
+    (child,) = talk.last.children
+    assert b'"budget":{"cost":{"amount":"0.039","currency":"USD"}}' in child.message.to_json()
+
+
 def test_a_child_with_a_budget_of_its_own_reserves_it() -> None:
     # given children side by side, each of which may make two of the run's five model calls
     ask = a_child_run("review", budget={"model_calls": 2})
