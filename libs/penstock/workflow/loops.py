@@ -145,7 +145,7 @@ class AgentContext(Part):
     policy: Literal["window", "summarise", "drop_tool_results"] = "window"
     messages_max: Annotated[int, Field(ge=2, le=2_000)] = 40
     """What the model said and what it was told, without the system message and the prompt."""
-    bytes_max: Annotated[int, Field(ge=256, le=524_288)] = 65_536
+    bytes_max: Annotated[int, Field(ge=256, le=262_144)] = 65_536
     """Of these messages in UTF-8. The newest turn is always sent; a longer tool result is cut."""
 
 
