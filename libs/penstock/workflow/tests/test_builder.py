@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from penstock.testkit.builders import a_definition, a_task
+from penstock.testkit.drawn import sound_definitions
 from penstock.workflow import builder as w
 from penstock.workflow.definition import Definition
 from penstock.workflow.editor import every_part
@@ -91,6 +92,13 @@ def test_any_value_comes_back_as_it_was(value: Any, text: str) -> None:
 
     assert Definition.model_validate(body) == definition
     assert repr(body["do"]["input"]) == repr({"value": value})
+    assert built(w.to_python(definition)) == definition
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sound_definitions())
+def test_any_definition_goes_through_yaml_and_python_unchanged(definition: Definition) -> None:
+    assert load(w.to_yaml(definition)) == definition
     assert built(w.to_python(definition)) == definition
 
 

@@ -1,0 +1,71 @@
+"""Owns the promise of the checks: what they let through runs, whatever its steps answer within their schemas."""
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from penstock.contracts.messages import InferenceRequested, StepPhase
+from penstock.testkit.drawn import NESTED, PLAIN, fitting, sound_definitions
+from penstock.workflow.checks import check
+from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition, every_block
+from penstock.workflow.schemas import compile_schema
+from services.orchestrator.core.tests.conversation import Conversation
+
+TURNS_MAX = 3_000
+UNFIT = {"expression_failed"}
+"""What a run must not fail with: a missing name, a wrong type."""
+
+
+def test_every_kind_of_block_is_drawn() -> None:
+    """Guard: a new kind of block is drawn, too."""
+    assert {*PLAIN, *NESTED} - {"classify"} == {*BLOCK_KINDS, *PARALLEL_KINDS} - {"parallel"}
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(definition=sound_definitions(), data=st.data())
+def test_what_the_checks_let_through_runs_to_its_end(definition: Definition, data: st.DataObject) -> None:
+    # given a definition without faults, and an input that fits
+    assert check(definition) == []
+    talk = Conversation(definition, data.draw(fitting(definition.input)))
+    schemas = {
+        block.id: schema
+        for block in every_block(definition.do)
+        if (schema := getattr(block, "output_schema", None)) is not None
+    }
+
+    # when every step answers something that fits its schema, or fails
+    for _ in range(TURNS_MAX):
+        if talk.run.status != "running":
+            break
+        _answer_one(talk, schemas, data)
+
+    # then the run ends, and nothing failed for a missing name or a wrong type
+    assert talk.run.status != "running"
+    errors = [step.error for step in talk.run.steps.values()] + [talk.run.error]
+    assert [error for error in errors if error is not None and error.code in UNFIT] == []
+
+
+def _answer_one(talk: Conversation, schemas: dict[str, dict[str, object]], data: st.DataObject) -> None:
+    waiting = [step for step in talk.run.steps.values() if step.phase is StepPhase.WAITING]
+    asked = [step for step in waiting if step.kind in ("model", "tool", "task", "run")]
+    if not asked:
+        talk.ring()
+        return
+    step = data.draw(st.sampled_from(sorted(asked, key=lambda one: one.path)))
+    own = schemas.get(step.path.rpartition("/")[2])
+    if step.kind == "run":
+        talk.child_ended(step.path, data.draw(fitting(own)), attempt=step.attempt)
+        return
+    request = talk.requests[step.path, step.attempt]
+    schema = request.output_schema if isinstance(request, InferenceRequested) else own
+    if data.draw(st.integers(0, 9)) == 0:
+        talk.fail(step.path, attempt=step.attempt)
+        return
+    output = data.draw(fitting(schema if schema is not None else {"type": "string"}))
+    compiled = compile_schema(schema)
+    assert compiled is None or compiled.fault(output) is None
+    talk.succeed(step.path, output, attempt=step.attempt)
