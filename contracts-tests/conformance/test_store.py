@@ -13,7 +13,7 @@ from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.postgres import AWAY, connect_pool, migrate
 from services.local.fixtures import SharedStack
-from services.orchestrator.core.state import NOTHING, Amounts, Run, Step
+from services.orchestrator.core.state import NOTHING, Amounts, Run, Step, Undo
 from services.orchestrator.shell.memory_store import MemoryStore
 from services.orchestrator.shell.postgres_store import PostgresStore
 from services.orchestrator.shell.store import Advance, Alarm, Batch, Charge, RunTakenError, Slice, SliceClaim, Store
@@ -184,6 +184,27 @@ async def test_what_a_batch_used_of_a_day_is_written_with_it_or_not_at_all(store
     # and days that are over are removed with old runs
     await store.delete_finished_runs(20_001 * 86_400_000, 10)
     assert [each.granted for each in await store.claim_slices([a_claim(1, NOTHING)])] == [NOTHING]
+
+
+async def test_a_run_that_undoes_is_found_undoing(store: Store) -> None:
+    # given a running run with a step that can be undone, and one that may have to be
+    epochs = await owned(store, 1)
+    run = a_run()
+    done, asked = a_step(run), a_step(run, "audit/write")
+    done.phase, done.due_at_ms, done.output = StepPhase.COMPLETED, None, {"id": 7}
+    done.undo = Undo(order=3, given={"id": 7, "text": "zażółć"})
+    asked.phase, asked.due_at_ms = StepPhase.CANCELLED, None
+    asked.undo = Undo(scope={"input": {"a": [1, None]}}, until_ms=AT_MS + 9)
+    await store.commit(Batch(advances=[advance(epochs, 0, 1)], started=[run], steps=[(run, done), (run, asked)]))
+    # when it fails and begins to undo
+    run.undoing, run.error, run.deadline_at_ms = "failed", Failure(code="x", message="y"), AT_MS + 99
+    await store.commit(Batch(advances=[advance(epochs, 1, 2)], changed=[run]))
+    # then the next owner finds it so
+    assert await store.load([run.key]) == {run.key: run}
+    # and over, when it is
+    run.undoing, run.status, run.finished_at_ms = None, "failed", AT_MS + 50
+    await store.commit(Batch(advances=[advance(epochs, 2, 3)], changed=[run]))
+    assert await store.load([run.key]) == {run.key: run}
 
 
 async def test_an_earlier_owner_writes_nothing(store: Store) -> None:

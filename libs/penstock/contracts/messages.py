@@ -209,6 +209,8 @@ class RunProgressed(Message):
     usage: RunUsage = RunUsage()
     caps_neared: list[CapNeared] = Field(default_factory=list)
     error: Failure | None = None
+    undoing: bool = False
+    """Whether the run, still `running`, undoes its steps; `error` says why, and will be its end's."""
     at: datetime
 
 

@@ -41,7 +41,19 @@ from penstock.workflow.loops import (
     RefineLoop,
 )
 from penstock.workflow.notation import NotationError
-from penstock.workflow.parts import Caps, Example, ModelStep, Money, Part, Retry, RunStep, TaskStep, ToolStep
+from penstock.workflow.parts import (
+    Caps,
+    Example,
+    ModelStep,
+    Money,
+    Part,
+    Retry,
+    RunStep,
+    TaskStep,
+    ToolStep,
+    UndoTask,
+    UndoTool,
+)
 from penstock.workflow.shapes import closed
 from penstock.workflow.tiers import Breaker, Price, Route, Tier
 
@@ -82,6 +94,8 @@ __all__ = [
     "to_python",
     "to_yaml",
     "tool",
+    "undo_task",
+    "undo_tool",
     "until",
     "vote",
     "workflow",
@@ -115,6 +129,8 @@ example = Example
 tool = ToolStep
 task = TaskStep
 run = RunStep
+undo_tool = UndoTool
+undo_task = UndoTask
 retry = Retry
 caps = Caps
 money = Money

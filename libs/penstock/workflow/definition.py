@@ -27,6 +27,7 @@ from penstock.workflow.parts import (
     ToolStep,
     Version,
     WorkflowName,
+    field_of,
 )
 from penstock.workflow.tiers import AnyTier
 
@@ -90,7 +91,7 @@ class Parallel(Part):
     id: Identifier
     parallel: Annotated[
         Annotated[Sections, Tag("sections")] | Annotated[Map, Tag("map")] | Annotated[Vote, Tag("vote")],
-        Discriminator(lambda value: _field_of(value, PARALLEL_KINDS)),
+        Discriminator(lambda value: field_of(value, PARALLEL_KINDS)),
     ]
 
 
@@ -123,7 +124,7 @@ Block = Annotated[
     | Annotated[TaskStep, Tag("task")]
     | Annotated[RunStep, Tag("run")],
     Discriminator(
-        lambda value: _field_of(value, BLOCK_KINDS),
+        lambda value: field_of(value, BLOCK_KINDS),
         custom_error_type="block_kind",
         custom_error_message="a block needs exactly one of: " + ", ".join(BLOCK_KINDS),
     ),
@@ -148,6 +149,8 @@ class Definition(Part):
     """Leaf attempts that one run may dispatch."""
     sources: Annotated[dict[str, str], Field(max_length=256)] = Field(default_factory=dict)
     """The files that texts were included from, with the hash of each: `sha256:…`. Written when a file is read."""
+    undo_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
+    """How long undoing may take, from the failure or the cancel on."""
     depth_max: Annotated[int, Field(ge=0, le=32)] = 8
     """How many runs may stand above a child run that this workflow asks for, this run among them."""
     do: Block
@@ -187,11 +190,13 @@ def every_block(block: "Block") -> Iterator["Block"]:
 
 
 def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep | RunStep]:
-    """All tools, tasks and model steps of a block, those that an agent may call included, in the order they stand."""
+    """All steps that do work elsewhere, undos and what an agent may call included, in the order in which they stand."""
     for each in every_block(block):
         match each:
             case ModelStep() | ToolStep() | TaskStep() | RunStep():
                 yield each
+                if each.undo is not None:
+                    yield each.undo
             case Agent():
                 yield from (grant.step() for grant in each.agent.tools)
             case _:
@@ -214,12 +219,6 @@ def tiers_named(block: "Block") -> Iterator[str]:
                 yield each.plan.model
             case _:
                 pass
-
-
-def _field_of(value: Any, names: tuple[str, ...]) -> str | None:
-    """Which one of `names` the mapping or model has; None where it has none or several."""
-    present = [name for name in names if (name in value if isinstance(value, dict) else hasattr(value, name))]
-    return present[0] if len(present) == 1 else None
 
 
 for _model in (Chain, Case, RouteBlock, Sections, Map, Election, Vote, Parallel, RefineLoop, Refine, Plan, Definition):

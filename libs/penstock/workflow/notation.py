@@ -19,6 +19,7 @@ from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
 from penstock.workflow.included import include
 from penstock.workflow.loops import GRANT_KINDS
+from penstock.workflow.parts import UNDO_KINDS
 
 TEXT_CHARACTERS_MAX: Final = 131_072
 """PyYAML reads some 100,000 characters a second; larger definitions are made by programs and come as JSON."""
@@ -237,6 +238,8 @@ def _kinds_at(path: Path) -> tuple[tuple[str, ...], str]:
     """The fields one of which says what stands at a path, and what such a thing is called."""
     if path and path[-1] == "parallel":
         return PARALLEL_KINDS, "block"
+    if path and path[-1] == "undo":
+        return UNDO_KINDS, "undo"
     if path[-2:-1] == ("tools",):
         return GRANT_KINDS, "grant"
     return BLOCK_KINDS, "block"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from penstock.contracts.body import Currency, DecimalString
 
@@ -61,6 +61,8 @@ class Leaf(Part):
     step_timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
     """Over all attempts of the step and the waits between them; left out, the run's deadline bounds them."""
     retry: Retry = Retry()
+    undo: "UndoStep | None" = None
+    """What takes a completed step back where the run fails or is cancelled; its templates see `output` as well."""
 
 
 class Example(Part):
@@ -125,3 +127,34 @@ class RunStep(Leaf):
     timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3_600.0
     retry: Retry = Retry(attempts=1)
     output_schema: JsonSchema | None = None
+
+
+class UndoTool(ToolStep):
+    """An MCP tool that undoes a step."""
+
+    id: Literal["undo"] = "undo"
+    undo: None = None
+
+
+class UndoTask(TaskStep):
+    """A Python function that undoes a step."""
+
+    id: Literal["undo"] = "undo"
+    undo: None = None
+
+
+UNDO_KINDS: Final = ("tool", "task")
+UndoStep = Annotated[
+    Annotated[UndoTool, Tag("tool")] | Annotated[UndoTask, Tag("task")],
+    Discriminator(lambda value: field_of(value, UNDO_KINDS)),
+]
+
+
+def field_of(value: Any, names: tuple[str, ...]) -> str | None:
+    """Which one of `names` the mapping or model has; None where it has none or several."""
+    present = [name for name in names if (name in value if isinstance(value, dict) else hasattr(value, name))]
+    return present[0] if len(present) == 1 else None
+
+
+for _model in (Leaf, ModelStep, ToolStep, TaskStep, RunStep, UndoTool, UndoTask):
+    _model.model_rebuild()

@@ -63,8 +63,9 @@ def show(run_id: RunId, *, tenant: Tenant = "default", data: Data = None, as_jso
         return
     version = f"@{run['version']}" if run.get("version") else ""
     simulated = "  [bold](simulated)[/]" if run["simulated"] else ""
+    undoing = "  [bold](undoing)[/]" if run.get("undoing") else ""
     head = f"{output.shown(run['run_id'])}  {output.shown(run['workflow'] + version)}  {output.status(run['status'])}"
-    output.console.print(head + simulated, highlight=False)
+    output.console.print(head + undoing + simulated, highlight=False)
     for neared in run.get("caps_neared", []):
         output.console.print(output.shown(_neared(neared)), style="yellow", highlight=False)
     output.table(

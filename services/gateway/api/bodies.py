@@ -107,6 +107,8 @@ class RunDetail(RunLine):
     output: Any = None
     sequence: int = 0
     simulated: bool = False
+    undoing: bool = False
+    """Whether the run, still `running`, undoes its steps; `error` says why."""
     parent_run_id: str | None = None
     """The run whose step asked for this one."""
     parent_step: str | None = None

@@ -84,6 +84,7 @@ def detail(row: Row, progress: Iterable[Mapping[str, Any]], usage: Iterable[Mapp
         output=ending.get("output"),
         sequence=row["sequence"],
         simulated=any(entry.simulated for entry in entries),
+        undoing=newest.undoing if newest and row["status"] == newest.status else False,
         parent_run_id=start.parent.run_id if start and start.parent else None,
         parent_step=start.parent.step if start and start.parent else None,
         steps=steps(changes[:CHANGES_MAX], entries),

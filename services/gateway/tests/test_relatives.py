@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from penstock.contracts import ids
 from penstock.contracts.children import ParentStep
-from penstock.contracts.messages import RunProgressed, RunStart, StepChange, StepPhase
+from penstock.contracts.messages import Failure, RunProgressed, RunStart, StepChange, StepPhase
 from services.gateway.api.bodies import RunBody
 from services.gateway.api.views import detail
 
@@ -62,3 +62,14 @@ def test_a_run_from_outside_has_no_parent() -> None:
 def test_nobody_claims_a_parent_over_http() -> None:
     with pytest.raises(ValidationError, match="parent"):
         RunBody.model_validate({"workflow": "review", "parent": PARENT.model_dump()})
+
+
+def test_a_run_that_undoes_says_so_and_why() -> None:
+    # given a run that is still running, though it failed
+    failure = Failure(code="task_failed", message="no money", step="main/pay")
+    undoing = progress() | {"sequence": 2, "undoing": True, "error": failure.model_dump()}
+    seen = detail(ROW | {"sequence": 2}, [progress(), undoing], [])
+    assert (seen.status, seen.undoing, seen.error) == ("running", True, failure)
+    # when it is over, then it undoes nothing any more
+    over = progress() | {"sequence": 3, "status": "failed", "error": failure.model_dump()}
+    assert not detail(ROW | {"sequence": 3, "status": "failed"}, [undoing, over], []).undoing

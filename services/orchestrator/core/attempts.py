@@ -102,7 +102,7 @@ def dispatch(turn: Turn, leaf: LeafFrame, *, just_failed: bool = False) -> Answe
     step.request_id = request_id
     step.due_at_ms = due_at_ms
     step.dispatched_at_ms = turn.at_ms
-    turn.live.dispatched += 1
+    turn.live.dispatched += step.kind != "undo"
     turn.ask(request)
     if node.routes:
         asked(turn, leaf, node.routes)
@@ -142,6 +142,9 @@ def _completed(turn: Turn, leaf: LeafFrame, output: Any, preview: Any) -> Succee
     step.output = output
     step.error = None
     _end(turn, leaf, StepPhase.COMPLETED)
+    if leaf.node.undo is not None:
+        turn.live.undo_order += 1
+        step.undo = leaf.node.undo.pinned(turn.live.undo_order, leaf.parent.find, output)
     turn.changed(step, preview=preview, route=leaf.node.route_label(step))
     return Succeeded(output)
 
@@ -205,7 +208,7 @@ def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
     if turn.at_ms >= run.deadline_at_ms:
         raise RunFailedError(deadline_exceeded(run.deadline_at_ms))
     failure: Failure | None = None
-    if turn.live.dispatched >= turn.live.steps_max:
+    if turn.live.dispatched >= turn.live.steps_max and step.kind != "undo":
         text = (
             f"the run asked for {turn.live.dispatched} attempts, its workflow's steps_max; raise it or look for a loop"
         )
@@ -307,6 +310,8 @@ def backoff_ms(retry: Retry, attempt: int, request_id: UUID) -> int:
 
 
 def _failed(turn: Turn, leaf: LeafFrame, failure: Failure) -> Failed:
+    if leaf.step.kind == "undo":
+        failure = Failure(code="undo_failed", message=f"{failure.code}: {failure.message}", step=failure.step)
     leaf.step.error = failure
     _end(turn, leaf, StepPhase.FAILED)
     turn.changed(leaf.step, route=leaf.node.route_label(leaf.step))

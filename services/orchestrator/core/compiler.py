@@ -1,17 +1,19 @@
 """Owns how blocks are compiled: what a compiled block is, and what the block kinds use to compile themselves."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from penstock.contracts.messages import Budget, Money
 from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
-from penstock.workflow.parts import Caps
+from penstock.workflow.parts import Caps, Leaf
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
 from penstock.workflow.tiers import breaker_of, routes_of
 from services.orchestrator.core.breakers import TierRoute, tier_route
 from services.orchestrator.core.frames import Answer, Frame
+from services.orchestrator.core.leaf import LeafNode
 from services.orchestrator.core.turn import Turn
+from services.orchestrator.core.undo import UndoNode
 
 
 def as_budget(caps: Caps) -> Budget:
@@ -40,12 +42,18 @@ class Compiler:
 
     def __init__(self, definition: Definition, kinds: "Mapping[type, Callable[[Any, Compiler], Node]]") -> None:
         self.depth_max = definition.depth_max
+        self.undos: dict[str, UndoNode] = {}
+        """Those compiled so far, by the ids of their steps."""
         self._tiers = definition.tiers
         self._kinds = kinds
 
     def block(self, block: Block) -> Node:
         """Any block, by its kind. Raises DefinitionError."""
-        return self._kinds[type(block)](block, self)
+        node = self._kinds[type(block)](block, self)
+        if isinstance(block, Leaf) and block.undo is not None and isinstance(node, LeafNode):
+            inner = self._kinds[type(block.undo)](block.undo, self)
+            node.undo = self.undos[block.id] = UndoNode(block.undo, cast(LeafNode, inner))
+        return node
 
     def routes(self, tier: str, block_id: str) -> tuple[TierRoute, ...]:
         """A tier's routes, in order."""

@@ -14,6 +14,7 @@ from penstock.contracts.messages import (
     TaskCompleted,
     ToolCompleted,
 )
+from services.orchestrator.core import undo
 from services.orchestrator.core.attempts import Completed, answered, deadline_exceeded
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.ending import applied, closed, end, finish
@@ -78,8 +79,10 @@ def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) ->
         case Outcome() | ChildEnded():
             leaf = _awaiting(live, event.message)
             if leaf is None:
-                return closed(turn)
+                return applied(turn, lambda: _late(turn, event.message))
             return applied(turn, lambda: _pass_on(turn, leaf, answered(turn, leaf, event.message)))
+        case Cancelled() if run.undoing is not None:
+            return closed(turn)  # what a cancel leads to is under way
         case Cancelled():
             reason = event.reason or "somebody cancelled the run"
             return applied(turn, lambda: end(turn, "cancelled", Failure(code="cancelled", message=reason)))
@@ -96,7 +99,11 @@ def restore(run: Run, program: Program) -> Live:
     """
     turn = Turn(run, derived(run, program), run.started_at_ms)
     turn.restoring = True
-    answer = enter(turn, program.root)
+    if run.undoing is not None:
+        run.live = turn.live
+        answer = undo.go_on(turn)
+    else:
+        answer = enter(turn, program.root)
     if answer is not None or turn.touched or turn.decision.requests:
         raise CorruptRunError(f"run {run.run_id} of {run.tenant}: its step rows do not say where it is")
     return turn.live
@@ -111,7 +118,22 @@ def _awaiting(live: Live, message: Completed) -> LeafFrame | None:
     leaf = live.leaves.get(message.step)
     if leaf is None or leaf.step.phase is not StepPhase.WAITING or leaf.step.request_id != message.request_id:
         return None
-    return leaf if _KINDS[leaf.step.kind] is type(message) else None
+    return leaf if type(message) in _KINDS[leaf.step.kind] else None
+
+
+def _late(turn: Turn, message: Completed) -> None:
+    """An answer that no leaf awaits: it changes nothing, unless it tells what became of a step that has an undo."""
+    step = undo.unsettled_step(turn.run, message.step)
+    if step is None or step.request_id != message.request_id or type(message) not in _KINDS[step.kind]:
+        return
+    undo.late(turn, step, message.output, succeeded=message.error is None)
+    if turn.run.undoing is not None:
+        _undone(turn, undo.go_on(turn))
+
+
+def _undone(turn: Turn, answer: Answer) -> None:
+    if answer is not None:
+        finish(turn, answer)
 
 
 def _pass_on(turn: Turn, leaf: LeafFrame, answer: Answer) -> None:
@@ -134,21 +156,27 @@ def _ring(turn: Turn) -> None:
     while leaf is not None:
         _pass_on(turn, leaf, leaf.node.due(turn, leaf))
         leaf = turn.live.pop_due(turn.at_ms)
+    settled_at_ms = turn.live.settled_at_ms
+    if settled_at_ms is not None and turn.at_ms >= settled_at_ms:
+        _undone(turn, undo.settle(turn))
 
 
 def _redrive(run: Run, program: Program, at_ms: int, facts: Facts) -> Decision:
-    """A failed run goes on where it failed; what succeeded stays, and so does what a best effort made do with."""
+    """A failed run goes on where it failed; what succeeded stays, unless it was undone, and so does what a best effort
+    made do with.
+    """
     culprit = None if run.error is None else run.error.step
     run.status = "running"
     run.error = run.finished_at_ms = None
     run.redrives += 1
     run.version = program.version
-    if run.deadline_at_ms <= at_ms:
+    turn = Turn(run, Live(0), at_ms, facts)
+    turn.culprit = culprit
+    if undo.forget(turn) or run.deadline_at_ms <= at_ms:  # after undoing, the deadline was that of undoing
         run.deadline_at_ms = at_ms + program.deadline_ms
-    turn = Turn(run, derived(run, program), at_ms, facts)
+    turn.live = derived(run, program)
     turn.decision.run_changed = True
     turn.redriven = True
-    turn.culprit = culprit
 
     def go_on() -> None:
         begin(turn, program, refused(run, program))
@@ -157,9 +185,10 @@ def _redrive(run: Run, program: Program, at_ms: int, facts: Facts) -> Decision:
     return applied(turn, go_on)
 
 
-_KINDS: Final[dict[StepKind, type]] = {
-    "model": InferenceCompleted,
-    "tool": ToolCompleted,
-    "task": TaskCompleted,
-    "run": ChildCompleted,
+_KINDS: Final[dict[StepKind, tuple[type, ...]]] = {
+    "model": (InferenceCompleted,),
+    "tool": (ToolCompleted,),
+    "task": (TaskCompleted,),
+    "run": (ChildCompleted,),
+    "undo": (ToolCompleted, TaskCompleted),
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from penstock.contracts.messages import Failure, RunFinished
+from services.orchestrator.core import undo
 from services.orchestrator.core.frames import Failed, Succeeded
 from services.orchestrator.core.state import Decision, Run
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
@@ -21,6 +22,9 @@ def applied(turn: Turn, work: Callable[[], None]) -> Decision:
 
 def finish(turn: Turn, answer: Succeeded | Failed) -> None:
     """The root block is over, and so is the run."""
+    if turn.run.undoing is not None:
+        _over(turn, turn.run.undoing, undo.explained(turn.run))
+        return
     if isinstance(answer, Failed):
         end(turn, "failed", answer.failure)
         return
@@ -38,10 +42,19 @@ def finish(turn: Turn, answer: Succeeded | Failed) -> None:
 
 
 def end(turn: Turn, status: Literal["completed", "failed", "cancelled"], error: Failure | None) -> None:
-    """The run is over: nothing more is awaited."""
+    """Nothing more is awaited; the run is over, once what has an undo is undone."""
     run = turn.run
     turn.cancel_below("")
+    if run.undoing is not None:  # the time for undoing is over
+        _over(turn, run.undoing, undo.explained(run))
+    elif status == "completed" or not undo.begun(turn, status, error):
+        _over(turn, status, error if run.undoing is None else undo.explained(run))
+
+
+def _over(turn: Turn, status: Literal["completed", "failed", "cancelled"], error: Failure | None) -> None:
+    run = turn.run
     run.status = status
+    run.undoing = None
     run.error = error
     run.finished_at_ms = turn.at_ms
     run.live = None
@@ -72,5 +85,5 @@ def _alarm(run: Run) -> int | None:
     """When the run wants to be called next, whatever happens."""
     if run.status != "running" or run.live is None:
         return None
-    first_ms = run.live.next_due()
-    return run.deadline_at_ms if first_ms is None else min(first_ms, run.deadline_at_ms)
+    wanted_ms = (run.live.next_due(), run.live.settled_at_ms, run.deadline_at_ms)
+    return min(at_ms for at_ms in wanted_ms if at_ms is not None)

@@ -46,7 +46,10 @@ def enter(turn: Turn, root: Node) -> Answer:
 def derived(run: Run, program: Program | None) -> Live:
     """What is derived from the rows before any block is entered."""
     steps_max = 0 if program is None else program.steps_max
-    live = Live(steps_max, dispatched=sum(step.attempt for step in run.steps.values()))
+    live = Live(steps_max, dispatched=sum(step.attempt for step in run.steps.values() if step.kind != "undo"))
+    if program is not None and program.undos:
+        live.undos, live.undo_ms = program.undos, program.undo_ms
+        live.undo_order = max((step.undo.order for step in run.steps.values() if step.undo is not None), default=0)
     if run.budget is not None:
         live.account = account_of(run, run.budget, ceiling=None if program is None else program.budget)
         live.accounted = True

@@ -5,6 +5,7 @@ have a row answer from it, so a frame after a restart is the frame before it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from services.orchestrator.core.accounts import Account
     from services.orchestrator.core.leaf import LeafNode
     from services.orchestrator.core.turn import Turn
+    from services.orchestrator.core.undo import UndoNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,14 @@ class Live:
     """Attempts asked for so far, over all leaves."""
     account: "Account | None" = None
     """The run's, where it has a budget."""
+    undos: "Mapping[str, UndoNode]" = field(default_factory=dict)
+    """The undos of the workflow by the ids of their steps."""
+    undo_ms: int = 0
+    """How long undoing may take."""
+    undo_order: int = 0
+    """How many steps completed that have an undo."""
+    settled_at_ms: int | None = None
+    """While undoing waits for answers that may still come: until when."""
     accounted: bool = False
     """Whether the run or any of its blocks has an account."""
     leaves: dict[str, LeafFrame] = field(default_factory=dict)

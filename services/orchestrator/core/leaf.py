@@ -1,7 +1,7 @@
 """Owns what all leaves are compiled to, and how one is entered; what a request says is the block kinds' own."""
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.contracts.messages import Failure, NextMove, StepPhase
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
@@ -16,6 +16,9 @@ from services.orchestrator.core.state import Request, Step, StepKind
 from services.orchestrator.core.turn import Turn
 from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable
 from services.orchestrator.core.values import TooLargeError as TooLargeError  # what a request raises
+
+if TYPE_CHECKING:
+    from services.orchestrator.core.undo import UndoNode
 
 
 def evaluated(value: Compiled, scope: Scope, field: str) -> Any:
@@ -40,7 +43,7 @@ def bounded(value: Any, field: str) -> Any:
 class LeafNode(ABC):
     """A compiled leaf. `routes` is where its calls can go, in order; empty where there is no choice."""
 
-    __slots__ = ("id", "kind", "output_schema", "retried", "retry", "routes", "step_timeout_ms", "timeout_ms")
+    __slots__ = ("id", "kind", "output_schema", "retried", "retry", "routes", "step_timeout_ms", "timeout_ms", "undo")
 
     def __init__(
         self, block: Leaf, kind: StepKind, output_schema: Schema | None, routes: tuple[TierRoute, ...] = ()
@@ -53,6 +56,7 @@ class LeafNode(ABC):
         self.retried = frozenset(NextMove(move) for move in block.retry.on)
         self.timeout_ms = max(1, round(block.timeout_seconds * 1000))
         whole = block.step_timeout_seconds
+        self.undo: UndoNode | None = None
         self.step_timeout_ms = None if whole is None else max(1, round(whole * 1000))
 
     @abstractmethod
@@ -81,6 +85,7 @@ class LeafNode(ABC):
             step.phase = StepPhase.RETRYING
             step.due_at_ms = turn.at_ms
             step.tries = step.repairs = step.route = 0
+            step.undo = None
             step.give_up_at_ms = None if self.step_timeout_ms is None else turn.at_ms + self.step_timeout_ms
             turn.touched[step.path] = step
         match step.phase:

@@ -1,5 +1,6 @@
 """Owns compiled definitions: templates and schemas compiled once, ready to be entered by all runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock.contracts.messages import Budget
@@ -7,6 +8,7 @@ from penstock.workflow.definition import Definition
 from penstock.workflow.schemas import Schema
 from services.orchestrator.core.blocks import BLOCKS
 from services.orchestrator.core.compiler import Compiler, Node, as_budget
+from services.orchestrator.core.undo import UndoNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,9 @@ class Program:
     deadline_ms: int
     steps_max: int
     budget: Budget | None
+    undos: Mapping[str, UndoNode]
+    """By the ids of the steps that they undo."""
+    undo_ms: int
 
 
 def compile_definition(definition: Definition, version: str) -> Program:
@@ -33,4 +38,6 @@ def compile_definition(definition: Definition, version: str) -> Program:
         deadline_ms=max(1, round(definition.deadline_seconds * 1000)),
         steps_max=definition.steps_max,
         budget=None if definition.budget is None else as_budget(definition.budget),
+        undos=compiler.undos,
+        undo_ms=max(1, round(definition.undo_seconds * 1000)),
     )

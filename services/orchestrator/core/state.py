@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from services.orchestrator.core.breakers import RouteEvent
     from services.orchestrator.core.frames import Live
 
-StepKind = Literal["model", "tool", "task", "run", "route", "map", "check", "refine", "agent", "vote", "sleep"]
+StepKind = Literal["model", "tool", "task", "run", "undo", "route", "map", "check", "refine", "agent", "vote", "sleep"]
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 Request = InferenceRequested | ToolRequested | TaskRequested
 
@@ -53,6 +53,22 @@ class Amounts:
 
 
 NOTHING: Final = Amounts()
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How a step is taken back: pinned in its row when it completes, or when it is cancelled while it waits."""
+
+    order: int = 0
+    """Its place among the completions of the run's steps that have an undo; 0: it is not known to have completed."""
+    given: Any = None
+    """What the undo is asked with."""
+    fault: str | None = None
+    """Why there is nothing to ask with."""
+    scope: dict[str, Any] | None = None
+    """Of a step that was cancelled while it waited: what the undo sees, should the answer be a success."""
+    until_ms: int | None = None
+    """And how long that answer is waited for."""
 
 
 @dataclass(slots=True)
@@ -93,6 +109,8 @@ class Step:
     """While WAITING, what the attempt uses at most; where a budget or cap has to know."""
     unanswered: Amounts | None = None
     """What attempts used at most whose answer never came."""
+    undo: Undo | None = None
+    """How it is taken back, where it has an undo and has, or may have, taken effect."""
 
 
 @dataclass(slots=True)
@@ -142,6 +160,8 @@ class Run:
     error: Failure | None = None
     sequence: int = 0
     """How many progress records were written; the shell counts."""
+    undoing: Literal["failed", "cancelled"] | None = None
+    """What the running run will be when all is undone; its error is set already."""
     redrives: int = 0
     """How often the run was redriven, so that each of its ends has an id of its own."""
     live: "Live | None" = field(default=None, compare=False, repr=False)

@@ -111,6 +111,8 @@ class Turn:
                 release(self, leaf)
             else:
                 abandon(self, leaf)
+                if leaf.node.undo is not None and leaf.step.phase is StepPhase.WAITING:
+                    leaf.step.undo = leaf.node.undo.unsettled(leaf)
             if leaf.step.phase is StepPhase.WAITING:
                 ended(self, leaf, "abandoned")
             self._cancel(leaf)

@@ -163,6 +163,8 @@ def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outg
     }
     if progress.start is not None:
         body["start"] = progress.start
+    if run.undoing is not None:
+        body["undoing"] = True
     if progress.error is not None:
         body["error"] = progress.error
     if progress.caps_neared:

@@ -1,8 +1,9 @@
 """Owns the translation between runs and rows: every column of `run` and `step` is named here and in the SQL only."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -10,10 +11,16 @@ import orjson
 from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id
 from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
-from services.orchestrator.core.state import Amounts, Run, Step, Usage
+from services.orchestrator.core.state import Amounts, Run, Step, Undo, Usage
 from services.orchestrator.shell.store import Batch, Charge, Slice, SliceClaim
 
 Row = Mapping[str, Any]
+
+_UNDOING: Final[dict[str, Literal["failed", "cancelled"]]] = {
+    "undoing_failed": "failed",
+    "undoing_cancelled": "cancelled",
+}
+"""What the column `status` says of a run that undoes."""
 
 
 def batch_columns(batch: Batch) -> list[list[Any]]:
@@ -31,7 +38,7 @@ def batch_columns(batch: Batch) -> list[list[Any]]:
         [run.workflow for run in started],
         [run.version for run in started],
         [run.home for run in started],
-        [run.status for run in started],
+        [_status(run) for run in started],
         [_request_of(run) for run in started],
         [run.sequence for run in started],
         [run.started_at_ms for run in started],
@@ -41,7 +48,7 @@ def batch_columns(batch: Batch) -> list[list[Any]]:
         [run.deadline_at_ms for run in started],
         [run.redrives for run in started],
         [run.key for run in changed],
-        [run.status for run in changed],
+        [_status(run) for run in changed],
         [run.sequence for run in changed],
         [run.finished_at_ms for run in changed],
         [_run_output(run) for run in changed],
@@ -113,6 +120,7 @@ def slice_from_row(row: Row) -> Slice:
 def run_from_row(row: Row) -> Run:
     """A run without its steps."""
     request = orjson.loads(row["request"])
+    undoing = _UNDOING.get(row["status"])
     return Run(
         key=plain_uuid(row["run_key"]),
         tenant=row["tenant"],
@@ -120,7 +128,8 @@ def run_from_row(row: Row) -> Run:
         workflow=row["workflow"],
         version=row["version"],
         home=row["home"],
-        status=row["status"],
+        status="running" if undoing else row["status"],
+        undoing=undoing,
         input=request["input"],
         labels=request["labels"],
         priority=Lane(request["priority"]),
@@ -169,6 +178,7 @@ def add_step(run: Run, row: Row) -> None:
         route_reason=terms.get("route_reason"),
         reserved=_load_amounts(terms.get("reserved")),
         unanswered=_load_amounts(terms.get("unanswered")),
+        undo=Undo(**terms["undo"]) if "undo" in terms else None,
     )
     run.steps[step.path] = step
     run.sequence = max(run.sequence, row["sequence"])
@@ -197,6 +207,11 @@ def _request_of(run: Run) -> str:
     ).decode()
 
 
+def _status(run: Run) -> str:
+    """A run that undoes is running, and its row says what it will be: `undoing_failed` or `undoing_cancelled`."""
+    return run.status if run.undoing is None else f"undoing_{run.undoing}"
+
+
 def _run_output(run: Run) -> str | None:
     return orjson.dumps(run.output).decode() if run.status == "completed" else None
 
@@ -220,13 +235,15 @@ def _usage(run: Run, step: Step) -> str | None:
 
 def _terms(step: Step) -> str | None:
     """What few steps have; null costs nothing."""
-    if step.give_up_at_ms is None and step.reserved is None and step.unanswered is None and step.route_reason is None:
+    held = (step.give_up_at_ms, step.reserved, step.unanswered, step.route_reason, step.undo)
+    if all(value is None for value in held):
         return None
     terms = {
         "route_reason": step.route_reason,
         "give_up_at_ms": step.give_up_at_ms,
         "reserved": _amounts(step.reserved),
         "unanswered": _amounts(step.unanswered),
+        "undo": None if step.undo is None else asdict(step.undo),
     }
     return orjson.dumps({name: value for name, value in terms.items() if value is not None}).decode()
 

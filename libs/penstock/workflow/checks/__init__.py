@@ -10,7 +10,7 @@ from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Files, Lines, Origins
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
-from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
 from penstock.workflow.shapes import TEXT, Shape, closed
 
 CHECKS: Final[Mapping[type, Check]] = {
@@ -26,6 +26,8 @@ CHECKS: Final[Mapping[type, Check]] = {
     ToolStep: blocks.check_tool,
     TaskStep: blocks.check_task,
     RunStep: runs.check_run,
+    UndoTool: blocks.check_tool,
+    UndoTask: blocks.check_task,
 }
 RUN: Final[Shape] = closed(
     {name: TEXT for name in ("id", "tenant", "workflow", "version", "started_at")} | {"labels": None}

@@ -20,6 +20,7 @@ from penstock.workflow.faults import Fault, Origins, Path, nearest
 from penstock.workflow.flow import templates
 from penstock.workflow.flow.known import Trouble
 from penstock.workflow.loops import LOOP_NAMES
+from penstock.workflow.parts import Leaf
 from penstock.workflow.schemas import SchemaError, compile_schema
 from penstock.workflow.shapes import Shape, closed, constant, list_of, union
 
@@ -72,7 +73,10 @@ class Checker:
             return None
         if len(self._seen) == BLOCKS_MAX:
             self.add(place.path, f"there are more than {BLOCKS_MAX} blocks")
-        return self._kinds[type(block)](self, block, place)
+        shape = self._kinds[type(block)](self, block, place)
+        if isinstance(block, Leaf) and block.undo is not None:
+            self._kinds[type(block.undo)](self, block.undo, place.inside("undo", output=shape))
+        return shape
 
     def tier(self, name: str, path: Path) -> None:
         """Checks that a tier is one of the definition's."""

@@ -103,6 +103,17 @@ def test_a_sound_definition_has_no_faults() -> None:
             "not a JSON Schema",
         ),
         (a_task("a", output_schema={"$ref": "https://example.org/x"}), "$.do.output_schema", "not a JSON Schema"),
+        (
+            a_task("a", undo={"task": "un.a", "input": "{{ outptu }}"}),
+            "$.do.undo.input",
+            "nothing is called `outptu` here (did you mean `output`?)",
+        ),
+        (
+            a_task("a", output_schema=DOCUMENT, undo={"tool": "files.remove", "arguments": {"p": "{{ output.pth }}"}}),
+            "$.do.undo.arguments.p",
+            "`output` has no field `pth` in its schema (did you mean `path`?)",
+        ),
+        (a_task("a", input="{{ output }}", undo={"task": "un.a"}), "$.do.input", "nothing is called `output` here"),
         (a_child_run("child", input="{{ inptu }}"), "$.do.input", "nothing is called `inptu` here"),
         (
             a_chain(a_child_run("child", wait=False), a_task("next", input="{{ child.output }}")),

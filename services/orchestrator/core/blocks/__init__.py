@@ -6,7 +6,7 @@ from typing import Any, Final
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
-from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
 from services.orchestrator.core.blocks import (
     agent,
     chain,
@@ -36,4 +36,6 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,
     RunStep: run.compile_run,
+    UndoTool: tool.compile_tool,
+    UndoTask: task.compile_task,
 }

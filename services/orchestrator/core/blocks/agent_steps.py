@@ -108,10 +108,10 @@ def compile_tools(loop: AgentLoop, where: str, compiler: Compiler) -> dict[str, 
         node: ToolNode | TaskNode
         if isinstance(step, ToolStep):
             node = ToolNode(step, compiler)
-            node.arguments = ARGUMENTS
+            node.given = ARGUMENTS
         else:
             node = TaskNode(step, compiler)
-            node.input = ARGUMENTS
+            node.given = ARGUMENTS
         tools[grant.name] = Tool(node, Schema(grant.schema_of_arguments))
     return tools
 

@@ -13,17 +13,24 @@ from services.orchestrator.core.state import Step
 class TaskNode(LeafNode):
     """A compiled task step."""
 
-    __slots__ = ("input", "queue", "task")
+    __slots__ = ("given", "queue", "task")
 
     def __init__(self, block: TaskStep, compiler: Compiler) -> None:
         super().__init__(block, "task", compiler.schema(block.output_schema, f"{block.id}.output_schema"))
         self.task = block.task
         self.queue = block.queue
-        self.input: Compiled = compiler.value(block.input, f"{block.id}.input")
+        self.given: Compiled = compiler.value(block.input, f"{block.id}.input")
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> TaskRequested:  # noqa: ARG002  # only a model's request depends on it
         """The function's name and its input."""
-        value = bounded(evaluated(self.input, scope, "input"), "input")
+        return self.requested(attribution, self.rendered(scope))
+
+    def rendered(self, scope: Scope) -> Any:
+        """The input. Raises ExpressionError or TooLargeError."""
+        return bounded(evaluated(self.given, scope, "input"), "input")
+
+    def requested(self, attribution: dict[str, Any], value: Any) -> TaskRequested:
+        """The request with this input."""
         return TaskRequested.trusted({**attribution, "queue": self.queue, "task": self.task, "input": value})
 
 

@@ -13,17 +13,24 @@ from services.orchestrator.core.state import Step
 class ToolNode(LeafNode):
     """A compiled tool step."""
 
-    __slots__ = ("arguments", "idempotent", "tool")
+    __slots__ = ("given", "idempotent", "tool")
 
     def __init__(self, block: ToolStep, compiler: Compiler) -> None:
         super().__init__(block, "tool", compiler.schema(block.output_schema, f"{block.id}.output_schema"))
         self.tool = block.tool
         self.idempotent = block.idempotent
-        self.arguments: Compiled = compiler.value(block.arguments, f"{block.id}.arguments")
+        self.given: Compiled = compiler.value(block.arguments, f"{block.id}.arguments")
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> ToolRequested:  # noqa: ARG002  # only a model's request depends on it
         """The tool's name, its arguments and the one grant."""
-        arguments = bounded(evaluated(self.arguments, scope, "arguments"), "arguments")
+        return self.requested(attribution, self.rendered(scope))
+
+    def rendered(self, scope: Scope) -> Any:
+        """The arguments. Raises ExpressionError or TooLargeError."""
+        return bounded(evaluated(self.given, scope, "arguments"), "arguments")
+
+    def requested(self, attribution: dict[str, Any], arguments: Any) -> ToolRequested:
+        """The request with these arguments."""
         own = {"tool": self.tool, "arguments": arguments, "grants": [self.tool], "idempotent": self.idempotent}
         return ToolRequested.trusted({**attribution, **own})
 

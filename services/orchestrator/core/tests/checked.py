@@ -29,6 +29,7 @@ class Checked(Conversation):
         self.neared: Counter[str] = Counter()
         self.completed: dict[str, Any] = {}
         self.children_ended: set[str] = set()
+        self.redrives = 0
         self.limits = dict(_limits(definition.do, ""))
         super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget, routes=Breakers())
 
@@ -36,6 +37,8 @@ class Checked(Conversation):
         check_routes(self, decision)
         self.last = super()._heard(decision)
         check_in_flight(self)
+        if decision.run.redrives > self.redrives:
+            self._forget_what_was_undone()
         self._check_ends(decision)
         self._check_rows(decision)
         self._check_concurrency()
@@ -43,6 +46,7 @@ class Checked(Conversation):
         check_budget(self, self.neared)
         check_caps(self)
         self._check_children()
+        self._check_undo()
         return decision
 
     def _check_ends(self, decision: Decision) -> None:
@@ -52,10 +56,14 @@ class Checked(Conversation):
         # Guard: a run ends once, and again only after a redrive.
         assert self.ends == run.redrives + (run.status != "running")
         # Guard: a run goes on only while something is pending, and then it has an alarm for the first of it.
-        assert bool(awaited) == (run.status == "running")
+        settling = run.live is not None and run.live.settled_at_ms is not None
+        assert (bool(awaited) or settling) == (run.status == "running")
+        assert not (awaited and settling)
         dues = [step.due_at_ms for step in awaited if step.due_at_ms is not None]
         assert len(dues) == len(awaited)
-        assert decision.alarm_at_ms == (min([*dues, run.deadline_at_ms]) if awaited else None)
+        if run.live is not None and run.live.settled_at_ms is not None:
+            dues.append(run.live.settled_at_ms)
+        assert decision.alarm_at_ms == (min([*dues, run.deadline_at_ms]) if dues else None)
 
     def _check_rows(self, decision: Decision) -> None:
         run = decision.run
@@ -69,13 +77,13 @@ class Checked(Conversation):
                 assert step.due_at_ms is not None
                 assert step.due_at_ms <= step.give_up_at_ms
             # Guard: attempts are bounded.
-            assert step.tries <= (4 if step.kind in ("model", "tool", "task", "run") else 0)
+            assert step.tries <= (4 if step.kind in ("model", "tool", "task", "run", "undo") else 0)
             # Guard: a result is never lost nor replaced.
             if path in self.completed:
                 assert (step.phase, step.output) == (StepPhase.COMPLETED, self.completed[path])
             elif step.phase is StepPhase.COMPLETED:
                 self.completed[path] = step.output
-        assert sum(step.attempt for step in run.steps.values()) <= self.definition.steps_max
+        assert sum(step.attempt for step in run.steps.values() if step.kind != "undo") <= self.definition.steps_max
         assert len({request.request_id for request in self.requests.values()}) == len(self.requests)
         # Guard: only what is still awaited is sent.
         for request in (*decision.requests, *decision.children):
@@ -83,6 +91,28 @@ class Checked(Conversation):
                 continue  # nobody waits for it
             assert run.steps[request.step].phase is StepPhase.WAITING
         assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
+
+    def _forget_what_was_undone(self) -> None:
+        self.redrives = self.run.redrives
+        undone = {path for path, step in self.run.steps.items() if step.kind == "undo"}
+        for path in undone | {path.removesuffix("/undo") for path in undone}:
+            if self.run.steps[path].phase is not StepPhase.COMPLETED:
+                self.completed.pop(path, None)
+
+    def _check_undo(self) -> None:
+        """Guard: only a run that undoes asks for undos, one at a time; and it ends when all of them had their turn."""
+        run = self.run
+        undos = [step for step in run.steps.values() if step.kind == "undo" and step.phase in AWAITED]
+        assert len(undos) <= (run.undoing is not None)
+        if run.undoing is not None:
+            assert [step for step in run.steps.values() if step.phase in AWAITED] == undos
+        if run.status in ("running", "completed") or self.now_ms >= run.deadline_at_ms:
+            return
+        pinned = [step for step in run.steps.values() if step.undo is not None and step.undo.order]
+        over = (StepPhase.COMPLETED, StepPhase.FAILED)
+        assert all(run.steps[f"{step.path}/undo"].phase in over for step in pinned)
+        # Guard: the order is total.
+        assert len({step.undo.order for step in pinned if step.undo is not None}) == len(pinned)
 
     def _check_children(self) -> None:
         """Guard: a child run is awaited, or its end was heard, or it was given up; never two of these, and once."""

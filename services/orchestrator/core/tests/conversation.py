@@ -18,7 +18,7 @@ from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, E
 from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.starting import start
-from services.orchestrator.core.state import Decision, Request, Run
+from services.orchestrator.core.state import Decision, Request, Run, Undo
 
 KEY = ids.run_key("default", "run-1")
 
@@ -29,7 +29,8 @@ def stored(run: Run) -> Run:
     again.input = orjson.loads(orjson.dumps(run.input))
     again.output = orjson.loads(orjson.dumps(run.output))
     for path, step in sorted(run.steps.items(), reverse=True):  # the order in which rows come must not matter
-        again.steps[path] = replace(step, output=orjson.loads(orjson.dumps(step.output)))
+        undo = None if step.undo is None else Undo(**orjson.loads(orjson.dumps(asdict(step.undo))))
+        again.steps[path] = replace(step, output=orjson.loads(orjson.dumps(step.output)), undo=undo)
     return again
 
 
@@ -61,7 +62,8 @@ class Conversation:
         self, do: dict[str, Any] | Definition, given: Any = None, *, routes: Breakers | None = None, **fields: Any
     ) -> None:
         self.facts = Facts(routes=routes)
-        workflow = {name: fields.pop(name) for name in ("deadline_seconds", "steps_max", "tiers") if name in fields}
+        own = ("deadline_seconds", "steps_max", "tiers", "undo_seconds")
+        workflow = {name: fields.pop(name) for name in own if name in fields}
         self.definition = do if isinstance(do, Definition) else a_definition(do, **workflow)
         assert not self.only_sound or check(self.definition) == []
         self.program = compile_definition(self.definition, "1")

@@ -57,6 +57,7 @@ def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth:
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
+    leaf |= {"undo": draw(UNDOS)} if draw(st.booleans()) else {}
     leaf |= {} if whole_seconds is None else {"step_timeout_seconds": whole_seconds}
     match draw(st.sampled_from(kinds)):
         case "task" | "tool" | "run" | "model" as kind:
@@ -136,6 +137,14 @@ RETRIES = st.fixed_dictionaries(
     {"attempts": st.integers(1, 4), "initial_ms": st.sampled_from([1, 1_000])},
     optional={"on": st.lists(st.sampled_from(RETRIED_MOVES), unique=True)},
 )
+UNDOS = st.fixed_dictionaries(
+    {
+        "task": st.just("tasks.undo"),
+        "input": st.sampled_from([{}, "{{ output }}", "{{ output.kind }} {{ input.kind }}"]),
+        "timeout_seconds": st.sampled_from([5, 60]),
+        "retry": RETRIES,
+    }
+)
 JOINS = st.fixed_dictionaries(
     {
         "join": st.sampled_from(["all", "best_effort", {"quorum": 1}, {"quorum": 2}]),
@@ -162,6 +171,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         tiers=PRICED,
         deadline_seconds=draw(st.sampled_from([30, 3_600])),
         steps_max=draw(st.sampled_from([6, 200])),
+        undo_seconds=draw(st.sampled_from([20, 3_600])),
     )
 
 
@@ -183,8 +193,8 @@ def _end_any_child(talk: Checked, data: st.DataObject) -> None:
     """The end of any child ever asked for."""
     path, attempt = data.draw(st.sampled_from(sorted(talk.children)))
     child = talk.children[path, attempt]
-    awaited = _awaits(talk, child)
-    if awaited:
+    heeded = _heeds(talk, child)
+    if _awaits(talk, child):
         talk.children_ended.add(str(child.message.run_id))
     if data.draw(st.booleans()):
         decision = talk.child_ended(path, data.draw(st.sampled_from(OUTPUTS)), attempt)
@@ -193,12 +203,19 @@ def _end_any_child(talk: Checked, data: st.DataObject) -> None:
         failure = Failure(code=code, message="it broke")
         decision = talk.child_ended(path, None, attempt, status="failed", error=failure)
     # Guard: an end that nobody awaits changes nothing; one that is awaited always does.
-    assert decision.empty != awaited
+    assert decision.empty != heeded
 
 
 def _awaits(talk: Conversation, request: Request | ChildRequested) -> bool:
     step = talk.run.steps[request.step]
     return step.phase is StepPhase.WAITING and step.request_id == request.request_id and talk.run.status == "running"
+
+
+def _heeds(talk: Conversation, request: Request | ChildRequested) -> bool:
+    """Whether an answer is awaited, or tells whether a cancelled step has to be undone."""
+    step = talk.run.steps[request.step]
+    unsettled = step.undo is not None and step.undo.scope is not None and step.request_id == request.request_id
+    return _awaits(talk, request) or (unsettled and talk.run.status == "running")
 
 
 def _outputs(path: str) -> list[Any]:
@@ -216,12 +233,12 @@ def _answer_any(talk: Conversation, data: st.DataObject) -> None:
         message = succeeded(request, data.draw(st.sampled_from(_outputs(request.step))), **fields)
     else:
         message = failed(request, data.draw(st.sampled_from(MOVES)), **fields)
-    awaited = _awaits(talk, request)
+    heeded = _heeds(talk, request)
     before = said(Decision(talk.run))
     decision = talk.tell(Outcome(message, talk.now_ms))
     # Guard: a result that nobody awaits changes nothing; one that is awaited always does.
-    assert decision.empty != awaited
-    if not awaited:
+    assert decision.empty != heeded
+    if not heeded:
         assert said(Decision(talk.run)) == before
 
 
