@@ -14,6 +14,7 @@ from penstock.workflow.sizes import REQUEST_BYTES_MAX
 from penstock.workflow.worst_case import worst_case
 from services.orchestrator.core.values import VALUE_BYTES_MAX
 from services.rehearsal.rehearsal import Happened, rehearse
+from services.rehearsal.replay import deviations, recorded
 from services.rehearsal.script import Script
 
 PRICES = [
@@ -226,3 +227,14 @@ def test_no_run_uses_more_than_the_worst_case(run: tuple[Definition, Happened]) 
     assert usage.cost <= worst.bound.cost.get("USD", Decimal(0))
     assert happened.duration_ms is not None
     assert happened.duration_ms <= worst.bound.needed_seconds * 1000 + 1
+
+
+@given(runs())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_history_can_be_told_again(run: tuple[Definition, Happened]) -> None:
+    # Given a run's history as it would be recorded
+    definition, happened = run
+    text = recorded(definition, happened, "story")
+
+    # Then telling it again, also to a run restored from its rows before each event, leads to the same decisions
+    assert deviations(text) == []
