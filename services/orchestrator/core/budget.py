@@ -120,7 +120,12 @@ def grant(turn: Turn, leaf: LeafFrame, own: Budget | None) -> Budget | None:
             raise RunFailedError(failure)
         granted = effective(granted, _all_left(account))
     if own is not None and granted is not None and counted:
-        leaf.step.reserved = Amounts(*(limit_of(granted, cap) or 0 for cap in CAPS))  # type: ignore[arg-type]  # each cap's own type, in the order of the fields
+        # Only what it names: of the other caps it may use all that is left, which would leave nothing to its siblings.
+        leaf.step.reserved = Amounts(
+            model_calls=0 if own.model_calls is None else granted.model_calls or 0,
+            tokens=0 if own.tokens is None else granted.tokens or 0,
+            cost=NOTHING_SPENT if own.cost is None or granted.cost is None else granted.cost.amount,
+        )
         for account in counted:
             account.reserved += leaf.step.reserved
     return granted

@@ -1,7 +1,7 @@
 """Owns the state machine: what each event does to a run; `starting` and `ending` are its two ends.
 
 Time arrives in the events, ids and jitter derive from ids: the same run and event give the same decision, byte for
-byte. A result that nobody awaits changes nothing.
+byte. A result that nobody awaits changes nothing, unless it tells whether a cancelled step has to be undone.
 """
 
 from dataclasses import dataclass

@@ -177,10 +177,12 @@ def test_what_is_left_for_a_child_is_written_alike_after_a_restart() -> None:
 def test_a_child_with_a_budget_of_its_own_reserves_it() -> None:
     # given children side by side, each of which may make two of the run's five model calls
     ask = a_child_run("review", budget={"model_calls": 2})
-    talk = Conversation({"id": "each", "parallel": {"map": "range(3)", "do": ask}}, budget={"model_calls": 5})
+    budget = {"model_calls": 5, "tokens": 1000}
+    talk = Conversation({"id": "each", "parallel": {"map": "range(3)", "do": ask}}, budget=budget)
     # then the third one gets what the others leave
     granted = [child.message.budget for child in talk.last.children]
-    assert [budget.model_calls for budget in granted if budget is not None] == [2, 2, 1]
+    calls = [(each.model_calls, each.tokens) for each in granted if each is not None]
+    assert calls == [(2, 1000), (2, 1000), (1, 1000)]
     # when the first one ends without having used all, then that is free again
     talk.child_ended("each[0]/review", usage=RunUsage.model_validate(SPENT | {"model_calls": 1}))
     assert talk.run.steps["each[0]/review"].reserved is None
