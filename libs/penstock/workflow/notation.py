@@ -15,6 +15,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.workflow.checks import check
+from penstock.workflow.checks.checker import Tasks
 from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition
 from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
 from penstock.workflow.included import include
@@ -47,24 +48,24 @@ class NotationError(ValueError):
         self.faults = faults
 
 
-def load(text: str, folder: FilePath | None = None) -> Definition:
+def load(text: str, folder: FilePath | None = None, tasks: Tasks | None = None) -> Definition:
     """A definition without faults from YAML text (JSON is YAML). Raises NotationError.
 
-    Files that it includes are read from `folder`; without one there are none.
+    Files that it includes are read from `folder`; without one there are none. `tasks` as in `check`.
     """
-    document = read(text, folder)
+    document = read(text, folder, tasks)
     if document.definition is None or document.faults:
         raise NotationError(document.faults)
     return document.definition
 
 
-def read(text: str, folder: FilePath | None = None) -> Document:
+def read(text: str, folder: FilePath | None = None, tasks: Tasks | None = None) -> Document:
     """Reads and checks YAML text; faults carry their line. Files that it includes are read from `folder`."""
     try:
         body, lines = values(text)
     except NotationError as error:
         return Document(None, error.faults)
-    return parse(body, lines, folder)
+    return parse(body, lines, folder, tasks)
 
 
 def values(text: str) -> tuple[Any, Lines]:
@@ -89,7 +90,9 @@ def values(text: str) -> tuple[Any, Lines]:
         raise NotationError((Fault("$", "nested too deep"),)) from None
 
 
-def parse(body: Any, lines: Lines | None = None, folder: FilePath | None = None) -> Document:
+def parse(
+    body: Any, lines: Lines | None = None, folder: FilePath | None = None, tasks: Tasks | None = None
+) -> Document:
     """Checks a definition's body, as it comes over HTTP or from `read`."""
     lines = lines or {}
     try:
@@ -101,7 +104,7 @@ def parse(body: Any, lines: Lines | None = None, folder: FilePath | None = None)
         return Document(None, faults_of(error, Definition, included.body, lines))
     except RecursionError:
         return Document(None, (Fault("$", "nested too deep"),))
-    return Document(definition, tuple(check(definition, lines, included.files)))
+    return Document(definition, tuple(check(definition, lines, included.files, tasks)))
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], body: Any, lines: Lines) -> tuple[Fault, ...]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NotRequired, TypeVar, overload
+from typing import Any, Final, Literal, NotRequired, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
@@ -77,6 +78,14 @@ def current() -> Context:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a task takes and gives, as JSON Schemas; an empty one says nothing."""
+
+    input: dict[str, Any]
+    output: dict[str, Any]
+
+
 class Task:
     """One registered function. The checkers of its input and output are built once, here."""
 
@@ -108,6 +117,10 @@ class Task:
             return {self._single: checked}
         arguments: dict[str, Any] = checked
         return arguments
+
+    def signature(self) -> Signature:
+        """The schemas of its input and its output."""
+        return Signature(_schema(self._arguments, "validation"), _schema(self._output, "serialization"))
 
     def output_json(self, value: Any) -> bytes:
         """What the function returned as JSON. Raises OutputInvalidError."""
@@ -152,6 +165,19 @@ def find(name: str) -> Task | None:
 def registered() -> tuple[str, ...]:
     """The names of all tasks, sorted."""
     return tuple(sorted(_REGISTRY))
+
+
+def signatures() -> dict[str, Signature]:
+    """What all registered tasks take and give, by name."""
+    return {name: known.signature() for name, known in sorted(_REGISTRY.items())}
+
+
+def _schema(adapter: TypeAdapter[Any] | None, mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+    """The schema of a type; empty where it has none that JSON Schema can say."""
+    try:
+        return {} if adapter is None else adapter.json_schema(mode=mode)
+    except PydanticInvalidForJsonSchema:
+        return {}
 
 
 def _place(function: Callable[..., Any]) -> str:

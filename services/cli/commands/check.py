@@ -9,6 +9,7 @@ import typer
 from rich.tree import Tree
 
 from penstock.workflow.advice import advice
+from penstock.workflow.checks.checker import Tasks
 from penstock.workflow.definition import Definition
 from penstock.workflow.faults import Fault
 from penstock.workflow.graph import Drawn, drawn, mermaid
@@ -18,6 +19,7 @@ from penstock.workflow.worst_case import Worst, WorstCase, worst_case
 from services.cli import output
 from services.cli.failures import EXIT_FAILED, CommandError
 from services.cli.settings import AsJson
+from services.cli.signatures import TaskModules, known_tasks
 
 File = Annotated[Path, typer.Argument(help="A definition in YAML or JSON.")]
 UNITS_SECONDS = (("d", 86_400), ("h", 3_600), ("m", 60))
@@ -28,6 +30,7 @@ def check(
     *,
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Only the graph, as a Mermaid flowchart.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings, too.")] = False,
+    tasks: TaskModules = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a definition: faults with their lines, the graph, what one run can come to at worst, and warnings.
@@ -36,9 +39,9 @@ def check(
     """
     text = text_of(file)
     if as_json:
-        _as_json(file, text, strict=strict)
+        _as_json(file, text, known_tasks(tasks), strict=strict)
         return
-    definition = sound(file, text)
+    definition = sound(file, text, known_tasks(tasks))
     if as_mermaid:
         typer.echo(mermaid(definition), nl=False)
         return
@@ -64,9 +67,9 @@ def text_of(file: Path) -> str:
         raise CommandError(f"cannot read {file}: {error}") from None
 
 
-def sound(file: Path, text: str) -> Definition:
+def sound(file: Path, text: str, tasks: Tasks | None = None) -> Definition:
     """The definition that a text is. Raises CommandError with all its faults."""
-    document = read(text, file.parent)
+    document = read(text, file.parent, tasks)
     if document.definition is None or document.faults:
         details = tuple(fault.located(file) for fault in document.faults)
         count = len(details)
@@ -75,8 +78,8 @@ def sound(file: Path, text: str) -> Definition:
     return document.definition
 
 
-def _as_json(file: Path, text: str, *, strict: bool) -> None:
-    document = read(text, file.parent)
+def _as_json(file: Path, text: str, tasks: Tasks | None, *, strict: bool) -> None:
+    document = read(text, file.parent, tasks)
     body: dict[str, Any] = {"file": str(file), "faults": [asdict(fault) for fault in document.faults]}
     failed = bool(document.faults)
     if document.definition is not None and not document.faults:

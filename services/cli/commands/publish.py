@@ -10,17 +10,18 @@ from services.cli import output
 from services.cli.commands.check import File, sound, text_of
 from services.cli.door import Door
 from services.cli.settings import AsJson, Data
+from services.cli.signatures import TaskModules, known_tasks
 
 DIFFERENCES_MAX = 40
 
 
-def publish(file: File, *, data: Data = None, as_json: AsJson = False) -> None:
+def publish(file: File, *, tasks: TaskModules = None, data: Data = None, as_json: AsJson = False) -> None:
     """Publish a definition: from then on it is immutable, and runs can be started with it.
 
     Says what differs from the newest version before it, and whether inputs that fitted that one still fit.
     """
     text = text_of(file)
-    definition = sound(file, text)
+    definition = sound(file, text, known_tasks(tasks))
     door = Door(data)
     before = door.find(f"/v1/workflows/{definition.name}")
     # What was included travels inside of the definition: the gateway reads no files.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from penstock.workflow.checks import agent, blocks, gates, parallel, plan, refine, route, runs
-from penstock.workflow.checks.checker import Check, Checker, Place
+from penstock.workflow.checks.checker import Check, Checker, Place, Tasks
 from penstock.workflow.checks.limits import check_limits
 from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Files, Lines, Origins
@@ -34,12 +34,15 @@ RUN: Final[Shape] = closed(
 )
 
 
-def check(definition: Definition, lines: Lines | None = None, files: Files | None = None) -> list[Fault]:
+def check(
+    definition: Definition, lines: Lines | None = None, files: Files | None = None, tasks: Tasks | None = None
+) -> list[Fault]:
     """All faults of a definition, in its order; none means that it can be published.
 
-    `files` says which texts came from files: a fault in one of those names the file and its line.
+    `files` says which texts came from files: a fault in one of those names the file and its line. With `tasks`, all
+    that there are, task steps are held to what those take and give.
     """
-    checker = Checker(definition, Origins(lines or {}, files or {}), CHECKS)
+    checker = Checker(definition, Origins(lines or {}, files or {}), CHECKS, tasks)
     checker.schema(definition.input, ("input",))
     check_limits(checker, definition)
     checker.block(definition.do, Place(("do",), {"input": definition.input or None, "run": RUN}))

@@ -5,6 +5,8 @@ from dataclasses import replace
 from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.checks.limits import check_worst_case
 from penstock.workflow.definition import Chain
+from penstock.workflow.faults import nearest
+from penstock.workflow.fitting import misfits
 from penstock.workflow.gates import Gate
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
 from penstock.workflow.shapes import TEXT, Shape
@@ -43,7 +45,15 @@ def check_tool(checker: Checker, block: ToolStep, place: Place) -> Shape:
 
 
 def check_task(checker: Checker, block: TaskStep, place: Place) -> Shape:
-    """The input is JSON with templates."""
-    checker.value(block.input, (*place.path, "input"), place.scope)
+    """The input is JSON with templates; where the tasks are known, it fits what the task takes."""
+    shape = checker.value(block.input, (*place.path, "input"), place.scope)
     checker.schema(block.output_schema, (*place.path, "output_schema"))
-    return block.output_schema
+    known = None if checker.tasks is None else checker.tasks.get(block.task)
+    if known is None:
+        if checker.tasks is not None:
+            text = f"no task is called `{block.task}`"
+            checker.add((*place.path, "task"), text, nearest(block.task, checker.tasks, "tasks"))
+        return block.output_schema
+    for path, message, hint in misfits(shape, known.input):
+        checker.add((*place.path, "input", *path), f"the task `{block.task}` refuses this: {message}", hint)
+    return block.output_schema if block.output_schema is not None else known.output or None

@@ -23,6 +23,7 @@ from penstock.workflow.loops import LOOP_NAMES
 from penstock.workflow.parts import Leaf
 from penstock.workflow.schemas import SchemaError, compile_schema
 from penstock.workflow.shapes import Shape, closed, constant, list_of, union
+from penstock.workflow.task import Signature
 
 DEPTH_MAX: Final = 32
 BLOCKS_MAX: Final = 5_000
@@ -48,6 +49,8 @@ class Place:
         return replace(self, scope=templates.after(condition.strip(), self.scope, holds=holds))
 
 
+Tasks = Mapping[str, Signature]
+"""What the tasks take and give that workers run, by name."""
 Check = Callable[["Checker", Any, Place], Shape]
 """Checks a block of one kind where it stands; answers with the shape of its output."""
 
@@ -55,11 +58,14 @@ Check = Callable[["Checker", Any, Place], Shape]
 class Checker:
     """Walks the blocks with what is in scope at each, and collects the faults."""
 
-    def __init__(self, definition: Definition, origins: Origins, kinds: Mapping[type, Check]) -> None:
+    def __init__(
+        self, definition: Definition, origins: Origins, kinds: Mapping[type, Check], tasks: Tasks | None = None
+    ) -> None:
         self.faults: list[Fault] = []
         self.tiers = definition.tiers
         self.budget = definition.budget
         self.deadline_seconds = definition.deadline_seconds
+        self.tasks = tasks
         self._origins = origins
         self._kinds = kinds
         self._seen: dict[str, Path] = {}
