@@ -48,6 +48,17 @@ def test_the_blocks_in_the_guide_to_loops_can_be_published(block: str) -> None:
     assert notation.read(f"name: guide\ntiers: {{fast: {routes}, strong: {routes}}}\ndo:\n{do}").faults == ()
 
 
+def test_every_code_that_a_run_fails_with_is_explained() -> None:
+    said = {
+        code
+        for source in (ROOT / "services" / "orchestrator" / "core").rglob("*.py")
+        if "tests" not in source.parts
+        for code in re.findall(r'\bcode="([a-z_]+)"', source.read_text())
+    }
+
+    assert said - set(re.findall(r"`([a-z_]+)`", LANGUAGE)) == set()
+
+
 def test_the_requests_in_the_readme_pass_the_producers_schema() -> None:
     requests = re.findall(r"\{\"workflow\": \"greet\".*\}(?=[\n'])", README)
 
