@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,10 +30,15 @@ class ScriptedEngine:
         self.calls: Final[list[Call]] = []
         self.url = ""
         self._scripts: Final[dict[str, deque[str]]] = defaultdict(deque)
+        self._players: Final[dict[str, Callable[[tuple[str, ...]], str]]] = {}
 
     def answer(self, phrase: str, *answers: str) -> None:
         """What to say, one after the other, to conversations that begin with this phrase."""
         self._scripts[phrase].extend(answers)
+
+    def play(self, phrase: str, player: Callable[[tuple[str, ...]], str]) -> None:
+        """Who answers conversations that begin with this phrase, from all that was said in them."""
+        self._players[phrase] = player
 
     def calls_about(self, phrase: str) -> list[Call]:
         """The calls whose conversation begins with this phrase."""
@@ -61,6 +66,9 @@ class ScriptedEngine:
         for phrase, answers in self._scripts.items():
             if conversation[0].startswith(phrase) and answers:
                 return answers.popleft()
+        for phrase, player in self._players.items():
+            if conversation[0].startswith(phrase):
+                return player(conversation)
         return "fine"
 
 
