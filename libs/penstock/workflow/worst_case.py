@@ -38,6 +38,8 @@ class Worst:
     """What a block comes to at worst. `call_*` are of its largest single model call."""
 
     requests: int = 0
+    undos: int = 0
+    """Requests that undo what completed where the run fails: beside `requests`, and after the deadline."""
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -58,6 +60,7 @@ class Worst:
         """Both, one after the other."""
         return Worst(
             requests=self.requests + other.requests,
+            undos=self.undos + other.undos,
             model_calls=self.model_calls + other.model_calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -74,6 +77,7 @@ class Worst:
         """One of the two, nobody knows which."""
         return Worst(
             requests=max(self.requests, other.requests),
+            undos=max(self.undos, other.undos),
             model_calls=max(self.model_calls, other.model_calls),
             input_tokens=max(self.input_tokens, other.input_tokens),
             output_tokens=max(self.output_tokens, other.output_tokens),
@@ -87,6 +91,7 @@ class Worst:
         return replace(
             self,
             requests=self.requests * count,
+            undos=self.undos * count,
             model_calls=self.model_calls * count,
             input_tokens=self.input_tokens * count,
             output_tokens=self.output_tokens * count,
@@ -131,6 +136,8 @@ def worst_case(definition: Definition) -> WorstCase:
         caps.extend(f"budget.{cap}" for cap in reached)
     if bound.needed_seconds > definition.deadline_seconds:
         bound = replace(bound, needed_seconds=definition.deadline_seconds)
+    if bound.undos:
+        bound = replace(bound, needed_seconds=bound.needed_seconds + definition.undo_seconds)
     return WorstCase(bound, needed, definition.deadline_seconds, tuple(caps))
 
 
@@ -196,7 +203,8 @@ class _Reckoning:
         seconds = attempts * step.timeout_seconds + sum(waits_ms) / 1000
         if step.step_timeout_seconds is not None:
             seconds = min(seconds, step.step_timeout_seconds)
-        return Worst(requests=attempts, needed_seconds=seconds)
+        undos = 0 if step.undo is None else step.undo.retry.attempts
+        return Worst(requests=attempts, undos=undos, needed_seconds=seconds)
 
     def child(self, step: RunStep) -> Worst:
         """A child run's time is its step's; what it asks for is for its own workflow to say."""

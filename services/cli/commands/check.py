@@ -132,7 +132,8 @@ def _said(worst: WorstCase) -> list[str]:
     """The worst case in words."""
     bound = worst.bound
     capped = f"  (within {', '.join(worst.caps)})" if worst.caps else ""
-    calls = f"{bound.requests:,} requests, {bound.model_calls:,} of them model calls{capped}"
+    undos = f", {bound.undos:,} more to undo" if bound.undos else ""
+    calls = f"{bound.requests:,} requests, {bound.model_calls:,} of them model calls{undos}{capped}"
     tokens = f"{bound.input_tokens:,} input and {bound.output_tokens:,} output tokens"
     lines = [f"One run at worst: {calls}", f"  {tokens}", f"  cost: {_cost(bound)}"]
     needed = _time(worst.needed.needed_seconds)
@@ -171,6 +172,7 @@ def _time(seconds: float) -> str:
 def _plain(worst: Worst) -> dict[str, Any]:
     return {
         "requests": worst.requests,
+        "undos": worst.undos,
         "model_calls": worst.model_calls,
         "input_tokens": worst.input_tokens,
         "output_tokens": worst.output_tokens,

@@ -134,6 +134,8 @@ def definitions(draw: st.DrawFn) -> Definition:
             names = draw(st.lists(st.sampled_from(["input.texts", "input.word", *seen]), max_size=3))
             prompt = "Say: " + " ".join(f"{{{{ {name} }}}}" for name in names)
             return {**step, "model": "small", "prompt": prompt, "max_tokens": draw(st.integers(1, TEXTS_MAX))}
+        if draw(st.booleans()):
+            step["undo"] = {"task": "tasks.undo", "retry": {"attempts": draw(st.integers(1, 3))}}
         return {**step, "task": "tasks.work"}
 
     def block(depth: int, seen: list[str]) -> dict[str, Any]:
@@ -167,6 +169,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         },
         "tiers": {"small": PRICES},
         "deadline_seconds": draw(st.sampled_from([60, 100_000])),
+        "undo_seconds": draw(st.sampled_from([30, 3_600])),
         "steps_max": draw(st.sampled_from([3, 10_000, 10_000])),
         "do": block(draw(st.integers(1, 3)), []),
     }
@@ -198,6 +201,7 @@ def runs(draw: st.DrawFn) -> tuple[Definition, Happened]:
             {"output": {"calls": calls}, "output_tokens": 40},
         ],
         "call": draw(st.sampled_from([{"output": 1, "after": slow}, {"fails": {"next": "retry_after"}}])),
+        "undo": draw(st.sampled_from([{"output": 1, "after": slow}, {"never": True}, {"fails": {}}])),
         "summary": {"output": "So far so good.", "after": slow, "output_tokens": 40},
     }
     case = {
@@ -220,7 +224,7 @@ def test_no_run_uses_more_than_the_worst_case(run: tuple[Definition, Happened]) 
 
     # Then none of it is above the bound
     assert worst.bound.uncounted == frozenset()
-    assert len(happened.asked) <= worst.bound.requests
+    assert len(happened.asked) <= worst.bound.requests + worst.bound.undos
     assert usage.model_calls <= worst.bound.model_calls
     assert usage.input_tokens <= worst.bound.input_tokens
     assert usage.output_tokens <= worst.bound.output_tokens
