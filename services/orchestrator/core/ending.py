@@ -85,5 +85,8 @@ def _alarm(run: Run) -> int | None:
     """When the run wants to be called next, whatever happens."""
     if run.status != "running" or run.live is None:
         return None
-    wanted_ms = (run.live.next_due(), run.live.settled_at_ms, run.deadline_at_ms)
-    return min(at_ms for at_ms in wanted_ms if at_ms is not None)
+    wanted_ms = run.deadline_at_ms
+    for at_ms in (run.live.next_due(), run.live.settled_at_ms):
+        if at_ms is not None and at_ms < wanted_ms:
+            wanted_ms = at_ms
+    return wanted_ms

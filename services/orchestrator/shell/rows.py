@@ -235,8 +235,13 @@ def _usage(run: Run, step: Step) -> str | None:
 
 def _terms(step: Step) -> str | None:
     """What few steps have; null costs nothing."""
-    held = (step.give_up_at_ms, step.reserved, step.unanswered, step.route_reason, step.undo)
-    if all(value is None for value in held):
+    if (  # spelled out: this is asked of every step that is written
+        step.give_up_at_ms is None
+        and step.reserved is None
+        and step.unanswered is None
+        and step.route_reason is None
+        and step.undo is None
+    ):
         return None
     terms = {
         "route_reason": step.route_reason,
