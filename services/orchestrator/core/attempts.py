@@ -206,11 +206,12 @@ def _put_off(turn: Turn, leaf: LeafFrame, due_at_ms: int) -> Answer:
 def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
     run, step = turn.run, leaf.step
     if turn.at_ms >= run.deadline_at_ms:
-        raise RunFailedError(deadline_exceeded(run.deadline_at_ms))
+        raise RunFailedError(deadline_exceeded(turn))
     failure: Failure | None = None
     if turn.live.dispatched >= turn.live.steps_max and step.kind != "undo":
         text = (
-            f"the run asked for {turn.live.dispatched} attempts, its workflow's steps_max; raise it or look for a loop"
+            f"the run asked for {turn.live.dispatched} attempts, its steps_max: raise `steps_max` of the workflow "
+            f"`{run.workflow}`, or look for a loop"
         )
         failure = Failure(code="steps_exceeded", message=text, step=step.path)
     if failure is not None:
@@ -228,9 +229,16 @@ def _reserved(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Faile
     return None if failure is None else _failed(turn, leaf, failure)
 
 
-def deadline_exceeded(deadline_at_ms: int) -> Failure:
+def deadline_exceeded(turn: Turn) -> Failure:
     """What a run that is not over at its deadline fails with."""
-    return Failure(code="deadline_exceeded", message=f"the run was not over at its deadline, {rfc3339(deadline_at_ms)}")
+    run, whole_ms = turn.run, turn.live.deadline_ms
+    # A redriven run has its workflow's whole time again; its own deadline is only ever earlier than that.
+    own = run.deadline_at_ms < run.started_at_ms + whole_ms
+    where = "give the run's request a later `deadline`"
+    if not own:
+        where = f"raise `deadline_seconds` ({whole_ms / 1000:g}) of the workflow `{run.workflow}`"
+    text = f"the run was not over at its deadline, {rfc3339(run.deadline_at_ms)}: {where}, or redrive it"
+    return Failure(code="deadline_exceeded", message=text)
 
 
 def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:

@@ -151,7 +151,7 @@ def _pass_on(turn: Turn, leaf: LeafFrame, answer: Answer) -> None:
 def _ring(turn: Turn) -> None:
     """Everything that is due."""
     if turn.at_ms >= turn.run.deadline_at_ms:
-        raise RunFailedError(deadline_exceeded(turn.run.deadline_at_ms))
+        raise RunFailedError(deadline_exceeded(turn))
     leaf = turn.live.pop_due(turn.at_ms)
     while leaf is not None:
         _pass_on(turn, leaf, leaf.node.due(turn, leaf))

@@ -46,7 +46,9 @@ def enter(turn: Turn, root: Node) -> Answer:
 def derived(run: Run, program: Program | None) -> Live:
     """What is derived from the rows before any block is entered."""
     steps_max = 0 if program is None else program.steps_max
-    live = Live(steps_max, dispatched=sum(step.attempt for step in run.steps.values() if step.kind != "undo"))
+    deadline_ms = 0 if program is None else program.deadline_ms
+    asked = sum(step.attempt for step in run.steps.values() if step.kind != "undo")
+    live = Live(steps_max, asked, deadline_ms)
     if program is not None and program.undos:
         live.undos, live.undo_ms = program.undos, program.undo_ms
         live.undo_order = max((step.undo.order for step in run.steps.values() if step.undo is not None), default=0)

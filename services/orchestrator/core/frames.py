@@ -94,6 +94,8 @@ class Live:
     steps_max: int
     dispatched: int = 0
     """Attempts asked for so far, over all leaves."""
+    deadline_ms: int = 0
+    """How long the workflow gives a run."""
     account: "Account | None" = None
     """The run's, where it has a budget."""
     undos: "Mapping[str, UndoNode]" = field(default_factory=dict)

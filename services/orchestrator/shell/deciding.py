@@ -118,6 +118,14 @@ class Deciding:
         """The runs that now hold changes which are not written yet."""
         return [touched.run.key for touched in self._touched.values()]
 
+    def calls(self) -> Iterable[tuple[Run, int]]:
+        """The runs that asked for something or ended, and how many requests this batch sends for each."""
+        return [
+            (touched.run, len(touched.requests))
+            for touched in self._touched.values()
+            if touched.requests or touched.finished is not None
+        ]
+
     def apply(self, given: Input) -> None:
         """Decide on one input. Its run, where there is one, must be in the cache by now. Raises UndecidableError."""
         try:

@@ -12,6 +12,7 @@ from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
 from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.shell.alarms import Alarms
+from services.orchestrator.shell.amplification import CallHistory
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Input, Requested, Unreadable, read
@@ -71,6 +72,7 @@ class Owner:
         self._alarms = Alarms()
         self._routes = Breakers()
         self._budgets = TenantBudgets(budgets or {}, limits.homes)
+        self._history = CallHistory()
         self._unacknowledged = Unacknowledged(limits.sends_max)
         self._positions: dict[tuple[int, str], Position] = {}
         self._idle_since_ms = 0
@@ -190,6 +192,7 @@ class Owner:
             else:
                 self._settle(batch)
                 self._learn(deciding)
+                self._compare(deciding)
                 await self._return_surplus(batch, at_ms)
                 if outgoing:
                     self._unacknowledged.add(self._sender.send(outgoing), rows)
@@ -263,6 +266,16 @@ class Owner:
             self._instruments.breakers_changed.labels(label, state).inc()
         for label in {event.route.label for event in events}:
             self._instruments.calls_in_flight.labels(label).set(self._routes.in_flight(label))
+
+    def _compare(self, deciding: Deciding) -> None:
+        """How many calls runs made, against what runs of their workflow make as a rule."""
+        for run, asked in deciding.calls():
+            total = run.live.dispatched if run.live is not None else sum(step.attempt for step in run.steps.values())
+            if asked and self._history.passes(run.workflow, total - asked, total):
+                log.warning(OrchestratorEvent.RUN_AMPLIFIED, run=run.run_id, workflow=run.workflow, calls=total)
+                self._instruments.runs_amplified.labels(run.workflow).inc()
+            if run.finished_at_ms is not None:
+                self._history.ended(run.workflow, total)
 
     def _undo(self, deciding: Deciding, acknowledged: Collection[tuple[int, int]]) -> None:
         self._runs.evict(list(deciding.touched_keys))

@@ -19,6 +19,8 @@ class OrchestratorEvent(StrEnum):
     ALARM_ORPHANED = "alarm.orphaned"
     RUNS_REMOVED = "runs.removed"
     RETENTION_WAITING = "retention.waiting"
+    RUN_AMPLIFIED = "run.amplified"
+    """A run has made more than three times as many calls as 95 % of its workflow's last runs did."""
     TENANT_BUDGET_USED_UP = "tenant.budget_used_up"
     """A tenant's cap for the day has no more to give: calls that do not fit what is left are not sent."""
     SURPLUS_KEPT = "tenant.surplus_kept"
@@ -41,6 +43,8 @@ class OrchestratorMetric(StrEnum):
     """Runs in memory."""
     CALLS_IN_FLIGHT = "penstock_route_calls_in_flight"
     """Model calls asked for by this instance and not answered yet (route)."""
+    RUNS_AMPLIFIED = "penstock_runs_amplified_total"
+    """Runs that made more than three times as many calls as 95 % of their workflow's last runs did (workflow)."""
     TENANT_BUDGETS_USED_UP = "penstock_tenant_budget_used_up_total"
     """How often a tenant's cap for the day was found to have no more to give (tenant, cap)."""
     BREAKERS_CHANGED = "penstock_breaker_changes_total"
@@ -63,6 +67,12 @@ class OrchestratorInstruments:
         self.alarms = Gauge(OrchestratorMetric.ALARMS, "Runs waiting for a point in time", registry=registry)
         self.calls_in_flight = Gauge(
             OrchestratorMetric.CALLS_IN_FLIGHT, "Model calls in flight", ["route"], registry=registry
+        )
+        self.runs_amplified = Counter(
+            OrchestratorMetric.RUNS_AMPLIFIED.removesuffix("_total"),
+            "Runs with far more calls than their workflow's others",
+            ["workflow"],
+            registry=registry,
         )
         self.tenant_budgets_used_up = Counter(
             OrchestratorMetric.TENANT_BUDGETS_USED_UP.removesuffix("_total"),

@@ -162,7 +162,8 @@ class MapNode:
         if not isinstance(items, list):
             return f"map: `{self.block.map}` is not a list but {type(items).__name__}"
         if len(items) > self.block.items_max:
-            return f"map: `{self.block.map}` has {len(items)} items; items_max allows {self.block.items_max}"
+            cap, has = self.block.items_max, f"map: `{self.block.map}` has {len(items)} items"
+            return f"{has}, its items_max is {cap}: raise `parallel.items_max` of `{self.id}`"
         return None
 
 

@@ -59,9 +59,15 @@ class Conversation:
     """Whether the definition must pass the checks of publishing."""
 
     def __init__(
-        self, do: dict[str, Any] | Definition, given: Any = None, *, routes: Breakers | None = None, **fields: Any
+        self,
+        do: dict[str, Any] | Definition,
+        given: Any = None,
+        *,
+        routes: Breakers | None = None,
+        facts: Facts | None = None,
+        **fields: Any,
     ) -> None:
-        self.facts = Facts(routes=routes)
+        self.facts = facts if facts is not None else Facts(routes=routes)
         own = ("deadline_seconds", "steps_max", "tiers", "undo_seconds")
         workflow = {name: fields.pop(name) for name in own if name in fields}
         self.definition = do if isinstance(do, Definition) else a_definition(do, **workflow)

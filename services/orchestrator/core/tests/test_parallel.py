@@ -124,7 +124,7 @@ def test_cancelling_a_block_spares_one_whose_path_only_begins_alike() -> None:
 
 
 def test_what_a_map_goes_over_must_be_a_list_and_bounded() -> None:
-    for given, says in (("text", "is not a list but str"), ([1, 2, 3], "has 3 items; items_max allows 2")):
+    for given, says in (("text", "is not a list but str"), ([1, 2, 3], "has 3 items, its items_max is 2")):
         talk = Conversation(a_map("input.names", a_task("read"), items_max=2), {"names": given})
 
         assert talk.run.error is not None
