@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo up down test unit lint format schemas bench clean
+.PHONY: help setup lock demo up down test unit mutants lint format schemas bench clean
 
 help:  ## list the tasks
 	@echo "Penstock. Each task does the set-up that it needs; begin with \`make demo\`."
@@ -39,6 +39,9 @@ test: setup  ## all tests, on real Kafka, Postgres, model and processes
 
 unit: setup  ## the fast tests only: nothing is started
 	@$(BIN)/python -m pytest -m "not stack and not chaos and not model"
+
+mutants: setup  ## take each guard out of the decision core, and see a test fail for it
+	@$(BIN)/python -m penstock.testkit.mutants contracts-tests/mutants/core.toml
 
 lint: setup  ## ruff, mypy, import-linter, drift of generated files
 	@$(BIN)/ruff format --check .
