@@ -5,7 +5,7 @@ calls brought goes back as a user message in JSON, so any engine will do that ca
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -59,6 +59,8 @@ class Talk:
 
     exchanges: tuple[Exchange, ...] = ()
     summary: str | None = None
+    left_out: int = 0
+    """Older turns that are not sent any more, and so not kept."""
     last: bool = False
     """Whether no call would be made any more, so that only an answer is of use."""
 
@@ -141,21 +143,35 @@ def older(talk: Talk) -> int:
 
 def fitted(exchanges: Sequence[Exchange], context: AgentContext) -> list[Exchange]:
     """The exchanges that are sent: the newest always, those before it as far as they fit."""
-    kept = list(exchanges)
+    kept = list(exchanges[-max(1, context.messages_max // 2) :])
     size_bytes = sum(each.size_bytes for each in kept)
     if context.policy == "drop_tool_results":
         for index, each in enumerate(kept[:-1]):
-            if size_bytes <= context.bytes_max and len(kept) * 2 <= context.messages_max:
+            if size_bytes <= context.bytes_max:
                 break
-            without = Exchange(each.said, DROPPED, each.size_bytes - len(each.told.encode()) + len(DROPPED))
-            size_bytes += without.size_bytes - each.size_bytes
-            kept[index] = without
-    first = max(0, len(kept) - max(1, context.messages_max // 2))
-    size_bytes -= sum(each.size_bytes for each in kept[:first])
+            kept[index] = _without_results(each)
+            size_bytes += kept[index].size_bytes - each.size_bytes
+    first = 0
     while first < len(kept) - 1 and size_bytes > context.bytes_max:
         size_bytes -= kept[first].size_bytes
         first += 1
     return kept[first:]
+
+
+def _without_results(turn: Exchange) -> Exchange:
+    """A turn with a note in the place of its results, where that is shorter."""
+    saved_bytes = len(turn.told.encode()) - len(DROPPED)
+    return Exchange(turn.said, DROPPED, turn.size_bytes - saved_bytes) if saved_bytes > 0 else turn
+
+
+def with_turn(talk: Talk, turn: Exchange, context: AgentContext) -> Talk:
+    """The conversation with one turn more. What no longer fits never will again: it is forgotten here."""
+    exchanges = (*talk.exchanges, turn)
+    kept = exchanges if context.policy == "summarise" else tuple(fitted(exchanges, context))
+    return replace(talk, exchanges=kept, left_out=talk.left_out + len(exchanges) - len(kept))
+
+
+LAST_TURN: Final = "This is the last turn: answer now, with what is known."
 
 
 def opening(prompt: str, talk: Talk, left_out: int) -> str:
@@ -165,8 +181,6 @@ def opening(prompt: str, talk: Talk, left_out: int) -> str:
         parts.append(f"What was done so far, in short:\n{talk.summary}")
     if left_out:
         parts.append(f"({left_out} earlier turns are left out here.)")
-    if talk.last:
-        parts.append("This is the last turn: answer now, with what is known.")
     return "\n\n".join(parts)
 
 

@@ -15,7 +15,17 @@ from penstock.workflow.schemas import Schema
 from services.orchestrator.core.blocks.agent_steps import TALK, Call, Tool, compile_tools, summary_step, turn_step
 from services.orchestrator.core.caps import CappedFrame
 from services.orchestrator.core.compiler import Compiler, Node
-from services.orchestrator.core.dialogue import TEXT, Talk, canonical, exchange, older, over, result, result_characters
+from services.orchestrator.core.dialogue import (
+    TEXT,
+    Talk,
+    canonical,
+    exchange,
+    older,
+    over,
+    result,
+    result_characters,
+    with_turn,
+)
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
@@ -223,7 +233,7 @@ class AgentFrame(CappedFrame):
         self._end_turn({"results": self._results})
 
     def _end_turn(self, told: Any) -> None:
-        self._talk = Talk((*self._talk.exchanges, exchange(self._said, told)), self._talk.summary)
+        self._talk = with_turn(self._talk, exchange(self._said, told), self._node.loop.context)
         self._number += 1
         self._summarised = False
 

@@ -12,7 +12,16 @@ from services.orchestrator.core.blocks.model import ModelNode
 from services.orchestrator.core.blocks.task import TaskNode
 from services.orchestrator.core.blocks.tool import ToolNode
 from services.orchestrator.core.compiler import Compiler, DefinitionError, Node
-from services.orchestrator.core.dialogue import SAYING, SUMMARISER, Talk, fitted, guide, instructions, opening
+from services.orchestrator.core.dialogue import (
+    LAST_TURN,
+    SAYING,
+    SUMMARISER,
+    Talk,
+    fitted,
+    guide,
+    instructions,
+    opening,
+)
 from services.orchestrator.core.dialogue import to_summarise as notes_asked_for
 from services.orchestrator.core.leaf import LeafNode, evaluated
 
@@ -59,7 +68,8 @@ class TurnNode(ModelNode):
         talk: Talk = scope(TALK)
         system = "" if self.system is None else evaluated(self.system, scope, "system") + "\n\n"
         exchanges = fitted(talk.exchanges, self._loop.context)
-        prompt = opening(evaluated(self.prompt, scope, "prompt"), talk, len(talk.exchanges) - len(exchanges))
+        left_out = talk.left_out + len(talk.exchanges) - len(exchanges)
+        prompt = opening(evaluated(self.prompt, scope, "prompt"), talk, left_out)
         messages = [
             ChatMessage(role="system", content=system + self._instructions),
             ChatMessage(role="user", content=prompt),
@@ -67,6 +77,9 @@ class TurnNode(ModelNode):
         for each in exchanges:
             messages.append(ChatMessage(role="assistant", content=each.said))
             messages.append(ChatMessage(role="user", content=each.told))
+        if talk.last:
+            # At the end: an engine that holds what was said before need not read it again.
+            messages[-1] = ChatMessage(role="user", content=f"{messages[-1].content}\n\n{LAST_TURN}")
         return messages
 
     def guide(self, scope: Scope) -> JsonSchema:

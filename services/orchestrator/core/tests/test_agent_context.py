@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from penstock.contracts.messages import InferenceRequested
 from penstock.testkit.builders import a_chain, a_model, a_task
-from penstock.workflow.loops import AgentLoop
-from services.orchestrator.core.dialogue import guide
+from penstock.workflow.loops import AgentContext, AgentLoop
+from services.orchestrator.core.dialogue import Talk, exchange, fitted, guide, with_turn
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.tests.test_agent import an_agent, reads, said
 
@@ -61,6 +64,40 @@ def test_old_results_are_dropped_for_a_note_before_turns_are() -> None:
     assert "left out here for room" in messages[4][1]
     assert "3333" in messages[8][1]
     assert "file0" in messages[1][1]
+
+
+@given(
+    turns=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 600)), max_size=30),
+    policy=st.sampled_from(["window", "drop_tool_results"]),
+    messages_max=st.integers(2, 20),
+    bytes_max=st.integers(256, 2_000),
+)
+def test_what_is_forgotten_turn_by_turn_would_not_have_been_sent(
+    turns: list[tuple[int, int]], policy: str, messages_max: int, bytes_max: int
+) -> None:
+    """Guard: a window sends the same as if nothing had been forgotten, and what is kept is what is sent."""
+    bounds = AgentContext.model_validate({"policy": policy, "messages_max": messages_max, "bytes_max": bytes_max})
+    every = [exchange("s" * said, "t" * told) for said, told in turns]
+    talk = Talk()
+    for each in every:
+        talk = with_turn(talk, each, bounds)
+
+    assert list(talk.exchanges) == fitted(talk.exchanges, bounds)
+    assert [each.said for each in talk.exchanges] == [each.said for each in every[talk.left_out :]]
+    assert talk.exchanges[-1:] == tuple(every[-1:])
+    if policy == "window":
+        assert list(talk.exchanges) == fitted(every, bounds)
+    assert talk.left_out == len(every) - len(talk.exchanges)
+
+
+def test_a_window_of_messages_drops_no_results() -> None:
+    """Guard: notes make room for bytes; where only turns are too many they would tell the model less for nothing."""
+    talk = Conversation(context(policy="drop_tool_results", messages_max=4))
+    for number in range(4):
+        turned(talk, number, f"text {number}" * 20)
+
+    assert "text 2" in said(talk)[2][1]
+    assert "text 3" in said(talk)[4][1]
 
 
 def test_an_outgrown_conversation_is_summed_up_once_by_the_model() -> None:
