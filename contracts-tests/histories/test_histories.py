@@ -40,7 +40,7 @@ def test_every_story_goes_as_told_and_is_recorded() -> None:
     for script in stories():
         for ready in script.cases:
             # Given a story, when it is played
-            happened = rehearse(ready.definition, ready.case, script.script.answers)
+            happened = rehearse(ready.definition, ready.case, script.script.answers, ready.children)
 
             # Then it goes as it says
             assert happened.stopped is None

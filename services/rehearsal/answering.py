@@ -69,6 +69,10 @@ class Answering:
             return at_ms, failed(request, fails.next, **error, **times)
         return at_ms, succeeded(request, self._output(request, answer), **times)
 
+    def knows(self, path: str) -> bool:
+        """Whether the script has an answer for a step, or had."""
+        return any(matches(pattern, path) for pattern, _ in self._answers)
+
     def to_child(self, child: ChildRequested, at_ms: int, began_ms: int) -> tuple[int, ChildCompleted] | None:
         """When a child run ends, and how; None where it never does, or nobody waits. Raises UnansweredError."""
         if child.message.parent is None or not child.message.parent.awaited:

@@ -1,6 +1,6 @@
 """Owns how tests are found and read: the files, their faults by line, and the definition that each case runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,8 @@ class ReadyCase:
 
     case: Case
     definition: Definition
+    children: Mapping[str, Definition]
+    """The workflows that its run steps can start, by what they call them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def read_script(file: Path) -> ReadyScript:
     except ValidationError as error:
         raise _faulty(file, faults_of(error, Script, body, lines)) from None
     known: dict[str, Definition] = {}
-    cases = tuple(ReadyCase(case, _definition(file, script, case, known)) for case in script.cases)
+    children = {called: _named(file, name, known) for called, name in script.workflows.items()}
+    cases = tuple(ReadyCase(case, _definition(file, script, case, known), children) for case in script.cases)
     return ReadyScript(file, script, cases)
 
 
@@ -69,7 +72,10 @@ def _definition(file: Path, script: Script, case: Case, known: dict[str, Definit
     wanted = case.workflow if case.workflow is not None else script.workflow
     if isinstance(wanted, dict):
         return _sound(file, parse(wanted, folder=file.parent), f"{case.name}: " if case.workflow is not None else "")
-    name = wanted if wanted is not None else file.name.removesuffix(SUFFIX) + ".yaml"
+    return _named(file, wanted if wanted is not None else file.name.removesuffix(SUFFIX) + ".yaml", known)
+
+
+def _named(file: Path, name: str, known: dict[str, Definition]) -> Definition:
     if name not in known:
         at = file.parent / name
         if not at.is_file():

@@ -5,12 +5,13 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from penstock.contracts import ids
-from penstock.contracts.messages import RunRequested
+from penstock.contracts.messages import RunFinished, RunRequested
 from penstock.workflow.definition import Definition
-from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven, decide
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.core.starting import start
@@ -41,6 +42,8 @@ class Happened:
     began_ms: int
     asked: list[Asked] = field(default_factory=list)
     entries: list[history.Entry] = field(default_factory=list)
+    finished: RunFinished | None = None
+    """How it ended, as the world is told."""
     stopped: UnansweredError | None = None
     """Why the rehearsal went no further; None: the run came to its end."""
 
@@ -50,9 +53,23 @@ class Happened:
         return None if self.run.finished_at_ms is None else self.run.finished_at_ms - self.began_ms
 
 
-def rehearse(definition: Definition, case: Case, shared: Mapping[str, Answers]) -> Happened:
-    """Runs a case to its end. Never raises for what the workflow does: that is what a test looks at."""
-    return _Rehearsal(definition, case, shared).played()
+def rehearse(
+    definition: Definition,
+    case: Case,
+    shared: Mapping[str, Answers],
+    children: Mapping[str, Definition] = MappingProxyType({}),
+) -> Happened:
+    """Runs a case to its end. Never raises for what the workflow does: that is what a test looks at.
+
+    `children` are the workflows that run steps start, by what the steps call them; their runs are played too.
+    """
+    stage = _Stage(case, shared, children)
+    began_ms = round(case.started_at.timestamp() * 1000)
+    rehearsal = _Rehearsal(definition, stage, began_ms)
+    for signal in case.signals:
+        at_ms = began_ms + signal.at
+        rehearsal.come(Redriven(at_ms) if signal.redrive else Cancelled(signal.cancel or "", at_ms))
+    return rehearsal.played(_request(case, rehearsal.program))
 
 
 def begin(request: RunRequested, program: Program, began_ms: int) -> Decision:
@@ -70,26 +87,31 @@ def begin(request: RunRequested, program: Program, began_ms: int) -> Decision:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What a run and its children are played on."""
+
+    case: Case
+    shared: Mapping[str, Answers]
+    children: Mapping[str, Definition]
+
+
 class _Rehearsal:
-    def __init__(self, definition: Definition, case: Case, shared: Mapping[str, Answers]) -> None:
-        self._program = compile_definition(definition, definition.version or UNVERSIONED)
-        self._case = case
-        self._answering = Answering(case.answers, shared, definition)
-        self._began_ms = round(case.started_at.timestamp() * 1000)
+    def __init__(self, definition: Definition, stage: _Stage, began_ms: int) -> None:
+        self.program = compile_definition(definition, definition.version or UNVERSIONED)
+        self._stage = stage
+        self._answering = Answering(stage.case.answers, stage.shared, definition)
+        self._began_ms = began_ms
         self._order = itertools.count()
         self._coming: list[tuple[int, int, Event]] = []
-        for signal in case.signals:
-            at_ms = self._began_ms + signal.at
-            self._come(Redriven(at_ms) if signal.redrive else Cancelled(signal.cancel or "", at_ms))
 
-    def played(self) -> Happened:
-        request = _request(self._case, self._program)
-        decision = begin(request, self._program, self._began_ms)
+    def played(self, request: RunRequested) -> Happened:
+        decision = begin(request, self.program, self._began_ms)
         happened = Happened(decision.run, self._began_ms)
         try:
             self._take(happened, self._began_ms, history.of_request(request), decision)
             while (event := self._next(decision)) is not None:
-                decision = decide(happened.run, self._program, event)
+                decision = decide(happened.run, self.program, event)
                 self._take(happened, event.at_ms, history.of_event(event), decision)
         except UnansweredError as error:
             happened.stopped = error
@@ -98,18 +120,32 @@ class _Rehearsal:
     def _take(self, happened: Happened, at_ms: int, event: dict[str, Any], decision: Decision) -> None:
         if len(happened.entries) == EVENTS_MAX:
             raise UnansweredError(f"{EVENTS_MAX} events and no end", "")
+        happened.finished = decision.finished or happened.finished
         happened.entries.append(history.entry(at_ms, event, decision, self._began_ms))
         happened.asked.extend(Asked(at_ms, request) for request in (*decision.requests, *decision.children))
         for request in decision.requests:
             answer = self._answering.to(request, at_ms, self._began_ms)
             if answer is not None:
-                self._come(Outcome(answer[1], answer[0]))
+                self.come(Outcome(answer[1], answer[0]))
         for child in decision.children:
-            end = self._answering.to_child(child, at_ms, self._began_ms)
-            if end is not None:
-                self._come(ChildEnded(end[1], end[0]))
+            definition = self._stage.children.get(child.message.workflow)
+            if definition is not None and not self._answering.knows(child.step):
+                self._play(child, definition, at_ms)
+            elif (end := self._answering.to_child(child, at_ms, self._began_ms)) is not None:
+                self.come(ChildEnded(end[1], end[0]))
 
-    def _come(self, event: Event) -> None:
+    def _play(self, child: ChildRequested, definition: Definition, at_ms: int) -> None:
+        """A child run, from its request to its end; that the parent gives it up meanwhile does not reach it."""
+        happened = _Rehearsal(definition, self._stage, at_ms).played(child.message)
+        if happened.stopped is not None:
+            message = f"in the run of `{child.message.workflow}` that {child.step} asked for: {happened.stopped}"
+            raise UnansweredError(message, happened.stopped.advice)
+        ended, parent = happened.finished, child.message.parent
+        if ended is not None and parent is not None and parent.awaited:
+            end_ms = round(ended.finished_at.timestamp() * 1000)
+            self.come(ChildEnded(ChildCompleted(child.step, child.request_id, ended), end_ms))
+
+    def come(self, event: Event) -> None:
         heapq.heappush(self._coming, (event.at_ms, next(self._order), event))
 
     def _next(self, decision: Decision) -> Event | None:

@@ -166,6 +166,9 @@ class Script(Written):
     """A test file. `workflow` is a file beside it, or the definition itself; left out, the file of the same name."""
 
     workflow: str | dict[str, Any] | None = None
+    workflows: dict[str, str] = Field(default_factory=dict)
+    """The files of workflows that `run` steps start, by what the steps call them. A run that no answer stands for is
+    played, on the same answers."""
     answers: dict[Pattern, Answers] = Field(default_factory=dict)
     """What all cases share; a case's own answers come first."""
     cases: Annotated[list[Case], Field(min_length=1, max_length=1_000)]

@@ -81,7 +81,7 @@ def _rehearsed(path: Path, wanted: str | None) -> tuple[list[Result], list[Broke
             continue
         for ready in script.cases:
             if wanted is None or wanted in ready.case.name:
-                happened = rehearse(ready.definition, ready.case, script.script.answers)
+                happened = rehearse(ready.definition, ready.case, script.script.answers, ready.children)
                 results.append(Result(file, ready, happened, mismatches(ready.case.expect, happened)))
     if not results and not broken:
         hint = (

@@ -10,6 +10,7 @@ from services.rehearsal.script import Script
 from services.rehearsal.verdict import mismatches
 
 DAY_MS = 86_400_000
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
 
 def played(do: dict[str, Any], case: dict[str, Any], **workflow: Any) -> Happened:
@@ -107,6 +108,35 @@ def test_signals_come_at_their_time_and_a_redrive_goes_on() -> None:
     # Then it ends at the redriven deadline, before the cancellation
     assert happened.run.error is not None
     assert (happened.run.error.code, happened.duration_ms) == ("deadline_exceeded", DAY_MS + 9_000)
+
+
+def test_a_child_run_is_played_where_its_workflow_is_given() -> None:
+    # Given a workflow that runs another for each item, and the other one
+    runs = {"id": "audit", "run": "audit", "input": {"name": "{{ item }}"}}
+    do = {"id": "each", "parallel": {"map": "input", "do": runs}}
+    child = a_definition(a_model("read", prompt="{{ input.name }}"), name="audit", input=NAMED)
+    case = {"name": "story", "input": ["a", "b"], "answers": {"read": {"output": "{{ prompt }}!", "after": 5}}}
+    script = Script.model_validate({"cases": [case]})
+
+    # When it runs, with the child's answers in the same script
+    happened = rehearse(a_definition(do), script.cases[0], {}, {"audit": child})
+
+    # Then the children's outputs, time and usage are its steps'
+    assert (happened.run.output, happened.duration_ms) == (["a!", "b!"], 5_000)
+    assert happened.run.usage.model_calls == 2
+
+
+def test_a_child_run_that_nobody_answers_stops_its_parent_with_what_to_paste() -> None:
+    # Given a child whose step has no answer
+    do = {"id": "audit", "run": "audit", "input": {"name": "a"}}
+    child = a_definition(a_model("read", prompt="{{ input.name }}"), name="audit", input=NAMED)
+    script = Script.model_validate({"cases": [{"name": "story"}]})
+
+    # When the parent runs
+    happened = rehearse(a_definition(do), script.cases[0], {}, {"audit": child})
+
+    # Then it says whose step it is
+    assert "in the run of `audit` that audit asked for: nothing answers read (model first" in str(happened.stopped)
 
 
 def test_usage_is_counted_as_the_script_says() -> None:

@@ -86,6 +86,7 @@ def test_what_is_no_pattern_is_refused(pattern: str) -> None:
         ("cases: [{name: a}, {name: a}]", "two cases are called `a`"),
         ("cases: []", "$.cases"),
         ("cases: [", "not YAML"),
+        ("workflows: {audit: audit.yaml}\ncases: [{name: a}]", "there is no definition"),
         ("workflow: other.yaml\ncases: [{name: a}]", "there is no definition"),
         ("workflow: {name: x, do: {id: a, model: nosuch, prompt: b}}\ncases: [{name: a}]", "there is no tier `nosuch`"),
     ],
