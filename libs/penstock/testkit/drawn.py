@@ -47,7 +47,7 @@ _TEXTS: Final = (
     "{{% if {1} %}}{{{{ {0} }}}}{{% else %}}no{{% endif %}}",
     "Begin.",
 )
-_LEAVES: Final = (
+_LEAVES: Final[tuple[Json, ...]] = (
     {"type": "string"},
     {"type": "integer"},
     {"type": "boolean"},
@@ -200,10 +200,12 @@ def blocks(draw: st.DrawFn, scope: Scope, number: Iterator[int], depth: int) -> 
 @st.composite
 def plain(draw: st.DrawFn, scope: Scope, kind: str) -> Json:
     """What a block says that has no blocks inside."""
-    schema = draw(st.sampled_from(_LEAVES) | objects() | objects())
+    schema: Json = draw(st.sampled_from(_LEAVES) | objects() | objects())
     match kind:
         case "task":
-            return {"task": "tasks.work", "input": {"value": draw(values(scope))}, "output_schema": schema}
+            undo: Json = {"task": "tasks.undo", "input": {"of": draw(values({**scope, "output": schema}))}}
+            undone: Json = {"undo": undo} if draw(st.booleans()) else {}
+            return {"task": "tasks.work", "input": {"value": draw(values(scope))}, "output_schema": schema, **undone}
         case "tool":
             return {"tool": "files.read", "arguments": {"value": draw(values(scope))}, "output_schema": schema}
         case "run":

@@ -4,11 +4,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Final
 
 from penstock.workflow.schemas import json_path
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
+LITERAL: Final = "|"
+"""Ends the path of a literal block's first line: no field has this name."""
 Files = Mapping[Path, str]
 """Which texts of a definition came from files of their own."""
 
@@ -48,7 +51,9 @@ class Origins:
         """A fault at `path`; `line` counts from 1 in the text there."""
         file = self.files.get(path, "")
         if not file:
-            return fault(path, message, hint, self.lines)
+            first = self.lines.get((*path, LITERAL))
+            within = None if first is None else first + line - 1
+            return Fault(json_path(path), message, hint, within or line_of(path, self.lines))
         return Fault(json_path(path), message, hint, line, file)
 
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from penstock.workflow.checks import check
 from penstock.workflow.checks.checker import Tasks
 from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition
-from penstock.workflow.faults import Fault, Lines, Path, fault, nearest
+from penstock.workflow.faults import LITERAL, Fault, Lines, Path, fault, nearest
 from penstock.workflow.included import include
 from penstock.workflow.loops import GRANT_KINDS
 from penstock.workflow.parts import UNDO_KINDS
@@ -162,6 +162,9 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.style == "|":
+            # A literal block keeps its lines, so that a fault inside of it can name its own.
+            self._lines[(*path, LITERAL)] = node.start_mark.line + 2
         return _scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Owns what a definition knows about values before it runs: the types and fields that a JSON Schema promises."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -242,7 +243,8 @@ def _look_up(shape: dict[str, Any], at: str, field: str | int) -> Found | Missin
         case "null":
             return Missing(f"`{at}` is null and has no {_spelled(field)}", "")
         case kind:
-            hint = "give its step an `output_schema`, or drop it" if isinstance(field, str) else ""
+            step = re.split(r"[.\[]", at, maxsplit=1)[0] not in ("input", "run", "item", "task")
+            hint = "give its step an `output_schema`, or drop it" if isinstance(field, str) and step else ""
             return Missing(f"`{at}` is {_article(kind)} and has no {_spelled(field)}", hint)
 
 

@@ -160,7 +160,7 @@ def test_json_is_yaml() -> None:
         (
             "{{ find }}",
             "{{ fnd }}",
-            "line 14: $.do.chain[1].prompt: nothing is called `fnd` here (did you mean `find`?)",
+            "line 15: $.do.chain[1].prompt: nothing is called `fnd` here (did you mean `find`?)",
         ),
         (
             "input.text",
