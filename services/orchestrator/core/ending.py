@@ -21,10 +21,7 @@ def applied(turn: Turn, work: Callable[[], None]) -> Decision:
 
 
 def finish(turn: Turn, answer: Succeeded | Failed) -> None:
-    """The root block is over, and so is the run."""
-    if turn.run.undoing is not None:
-        _over(turn, turn.run.undoing, undo.explained(turn.run))
-        return
+    """The root block is over, or what had to be undone is, and so is the run."""
     if isinstance(answer, Failed):
         end(turn, "failed", answer.failure)
         return
@@ -45,7 +42,7 @@ def end(turn: Turn, status: Literal["completed", "failed", "cancelled"], error: 
     """Nothing more is awaited; the run is over, once what has an undo is undone."""
     run = turn.run
     turn.cancel_below("")
-    if run.undoing is not None:  # the time for undoing is over
+    if run.undoing is not None:  # all is undone, or the time for it is over
         _over(turn, run.undoing, undo.explained(run))
     elif status == "completed" or not undo.begun(turn, status, error):
         _over(turn, status, error if run.undoing is None else undo.explained(run))

@@ -85,7 +85,6 @@ class LeafNode(ABC):
             step.phase = StepPhase.RETRYING
             step.due_at_ms = turn.at_ms
             step.tries = step.repairs = step.route = 0
-            step.undo = None
             step.give_up_at_ms = None if self.step_timeout_ms is None else turn.at_ms + self.step_timeout_ms
             turn.touched[step.path] = step
         match step.phase:

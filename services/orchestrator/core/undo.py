@@ -140,7 +140,7 @@ def settle(turn: Turn) -> Answer:
 def unsettled_step(run: Run, path: str) -> Step | None:
     """The step, where it was cancelled while it waited and has an undo."""
     step = run.steps.get(path)
-    return step if step is not None and step.undo is not None and step.undo.scope is not None else None
+    return step if step is not None and _may_take_effect(step) else None
 
 
 def late(turn: Turn, step: Step, output: Any, *, succeeded: bool) -> None:
@@ -190,10 +190,15 @@ def _begins_again(turn: Turn, step: Step) -> None:
     turn.touched[step.path] = step
 
 
+def _may_take_effect(step: Step) -> bool:
+    """Whether it was cancelled while it waited. One that is asked for again has an answer of its own to wait for."""
+    return step.phase is StepPhase.CANCELLED and step.undo is not None and step.undo.scope is not None
+
+
 def _unsettled(run: Run) -> Iterable[tuple[Step, Undo]]:
     # By their paths: a restored run has its rows in another order than one that was never away.
     for _, step in sorted(run.steps.items()):
-        if step.undo is not None and step.undo.scope is not None:
+        if _may_take_effect(step) and step.undo is not None:
             yield step, step.undo
 
 

@@ -215,6 +215,7 @@ def _heeds(talk: Conversation, request: Request | ChildRequested) -> bool:
     """Whether an answer is awaited, or tells whether a cancelled step has to be undone."""
     step = talk.run.steps[request.step]
     unsettled = step.undo is not None and step.undo.scope is not None and step.request_id == request.request_id
+    unsettled = unsettled and step.phase is StepPhase.CANCELLED
     return _awaits(talk, request) or (unsettled and talk.run.status == "running")
 
 

@@ -293,3 +293,48 @@ def test_a_child_run_can_be_undone() -> None:
     talk.child_ended("main/order", {"id": 7})
     talk.fail("main/pay")
     assert talk.inputs() == [7]
+
+
+def test_only_the_answer_of_the_last_attempt_settles_a_cancelled_step() -> None:
+    # given a step whose first attempt took too long, and whose second one is at work when the run is cancelled
+    flight = undone_by(a_task("flight", timeout_seconds=10, retry={"attempts": 2, "initial_ms": 1_000}))
+    talk = Conversation(a_chain(flight, a_task("pay")))
+    talk.ring()
+    talk.ring()
+    assert talk.asked() == ["main/flight#2"]
+    talk.cancel()
+    # when the first one answers, then the second one is still waited for
+    assert talk.succeed("main/flight", "F1").empty
+    talk.succeed("main/flight", "F2", attempt=2)
+    assert talk.inputs() == [{"of": "F2"}]
+
+
+def test_undos_do_not_count_as_steps_after_a_redrive() -> None:
+    talk = a_booking(steps_max=6)
+    talk.fail("main/pay")
+    talk.succeed("main/hotel/undo")
+    talk.succeed("main/flight/undo")
+    talk.redrive()
+    for path, output in (("main/flight", "F2"), ("main/hotel", "H2"), ("main/pay", "paid")):
+        talk.succeed(path, output, attempt=2)
+        if talk.run.status == "running":
+            talk.ring()
+    assert (talk.run.status, talk.run.output) == ("completed", "paid")
+
+
+def test_what_may_have_taken_effect_stays_said_after_a_redrive() -> None:
+    # given a cancelled branch whose answer never came, in a run that failed later
+    both = {"sections": [undone_by(a_task("slow")), a_task("bad")]}
+    effort = {"sections": [{"id": "inner", "parallel": both}], "join": "best_effort"}
+    talk = Conversation(a_chain({"id": "outer", "parallel": effort}, a_task("pay")))
+    talk.fail("main/outer/inner/bad")
+    talk.fail("main/pay")
+    talk.ring()
+    # when it is redriven and fails again, with that branch still made do with
+    talk.redrive()
+    assert talk.asked() == ["main/pay#2"]
+    decision = talk.fail("main/pay", attempt=2)
+    # then its end says so again
+    assert decision.finished is not None
+    assert decision.finished.error is not None
+    assert "main/outer/inner/slow (it may have taken effect" in decision.finished.error.message
