@@ -33,6 +33,14 @@ _COLLISIONS_MAX = 8
 """How often one batch may meet a run that another owner started meanwhile; more means that something else is wrong."""
 
 
+class _SlicesNeededError(Exception):
+    """The batch took more of tenants' days than this instance holds: it is decided again after these claims."""
+
+    def __init__(self, claims: Sequence[SliceClaim]) -> None:
+        super().__init__(f"{len(claims)} slices")
+        self.claims = claims
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much the owner holds at once."""
@@ -168,16 +176,15 @@ class Owner:
             acknowledged = self._unacknowledged.collect()
             try:
                 batch, outgoing = _decided(deciding, inputs, due, set_aside)
-                wanted = self._budgets.shortfalls(batch.charges, at_ms) if batch.charges else []
-                if wanted:
-                    self._undo(deciding, acknowledged)
-                    await self._claim(wanted, at_ms)
-                    continue
+                self._require_slices(batch, at_ms)
                 batch.advances, batch.acknowledged = self._advances(inputs, due), acknowledged
                 rows = await self._store.commit(batch)
             except RunTakenError:
                 self._undo(deciding, acknowledged)
                 collisions += 1
+            except _SlicesNeededError as needed:
+                self._undo(deciding, acknowledged)
+                collisions += not await self._claim(needed.claims, at_ms)
             except UndecidableError as error:
                 log.exception(OrchestratorEvent.UNDECIDABLE, cause=repr(error.cause)[:_SHOWN_CHARACTERS_MAX])
                 self._undo(deciding, acknowledged)
@@ -193,9 +200,9 @@ class Owner:
                 self._settle(batch)
                 self._learn(deciding)
                 self._compare(deciding)
-                await self._return_surplus(batch, at_ms)
                 if outgoing:
                     self._unacknowledged.add(self._sender.send(outgoing), rows)
+                await self._return_surplus(batch, at_ms)
                 return
         raise RuntimeError(f"a batch met runs that others were starting {collisions} times in a row")
 
@@ -239,12 +246,25 @@ class Owner:
             self._instruments.runs_finished.labels(run.status).inc()
         self._runs.evict([run.key for run in ended])
 
-    async def _claim(self, wanted: Sequence[SliceClaim], at_ms: int) -> None:
-        """More of tenants' days than this instance holds; what cannot be had is known from now on."""
-        slices = await self._store.claim_slices(wanted)
+    def _require_slices(self, batch: Batch, at_ms: int) -> None:
+        """Raises _SlicesNeededError where the batch took more of tenants' days than is held."""
+        wanted = self._budgets.shortfalls(batch.charges, at_ms) if batch.charges else []
+        if wanted:
+            raise _SlicesNeededError(wanted)
+
+    async def _claim(self, wanted: Sequence[SliceClaim], at_ms: int) -> bool:
+        """More of tenants' days than this instance holds; what cannot be had is known from now on.
+
+        False where another instance came in between: to be tried again.
+        """
+        try:
+            slices = await self._store.claim_slices(wanted)
+        except RunTakenError:
+            return False
         for tenant, cap in self._budgets.take(wanted, slices, at_ms):
             log.warning(OrchestratorEvent.TENANT_BUDGET_USED_UP, tenant=tenant, cap=cap)
             self._instruments.tenant_budgets_used_up.labels(tenant, cap).inc()
+        return True
 
     async def _return_surplus(self, batch: Batch, at_ms: int) -> None:
         """Reservations are larger than what calls then use: other homes may have what this one does not need."""
@@ -253,7 +273,10 @@ class Owner:
             return
         try:
             self._budgets.take(extra, await self._store.claim_slices(extra), at_ms)
-        except Unavailable as error:  # the batch is written; what is left in the slice is there for the next one
+        except (
+            Unavailable,
+            RunTakenError,
+        ) as error:  # the batch is written; what is left in the slice is there for the next one
             log.warning(OrchestratorEvent.SURPLUS_KEPT, reason=str(error))
 
     def _learn(self, deciding: Deciding) -> None:

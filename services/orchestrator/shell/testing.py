@@ -18,7 +18,7 @@ from penstock.workflow.definition import Definition
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.memory_store import MemoryStore
 from services.orchestrator.shell.owner import Limits, Owner
-from services.orchestrator.shell.store import Batch, OutboxRow
+from services.orchestrator.shell.store import Batch, OutboxRow, Slice, SliceClaim
 from services.orchestrator.shell.telemetry import OrchestratorInstruments
 
 REQUESTED, SIGNALLED = topics.RUN_REQUESTED.name, topics.RUN_SIGNALLED.name
@@ -74,6 +74,12 @@ class BreakingStore(MemoryStore):
         super().__init__()
         self.fail_before: list[Exception] = []
         self.fail_after: list[Exception] = []
+        self.fail_claims: list[Exception] = []
+
+    async def claim_slices(self, claims: Sequence[SliceClaim]) -> list[Slice]:
+        if self.fail_claims:
+            raise self.fail_claims.pop()
+        return await super().claim_slices(claims)
 
     async def commit(self, batch: Batch) -> list[OutboxRow]:
         if self.fail_before:

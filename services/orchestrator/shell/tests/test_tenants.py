@@ -14,7 +14,7 @@ from penstock.testkit.builders import a_chain, a_definition, a_model, succeeded,
 from services.orchestrator.core.allowance import DAY_MS, day_of
 from services.orchestrator.core.state import NOTHING, Amounts
 from services.orchestrator.shell.memory_store import MemoryStore
-from services.orchestrator.shell.store import Batch, Charge, SliceClaim
+from services.orchestrator.shell.store import Batch, Charge, RunTakenError, SliceClaim
 from services.orchestrator.shell.tenants import RECHECK_MS, TenantBudgets, added_up
 from services.orchestrator.shell.testing import FINISHED, BreakingStore, World
 
@@ -156,6 +156,23 @@ async def test_a_batch_that_was_not_written_used_nothing() -> None:
     await world.owner.process([request, world.request("order-2")])
 
     assert len(calls_of(world)) == 2
+
+
+async def test_a_claim_that_fails_undoes_its_batch_once_and_is_made_again() -> None:
+    store = BreakingStore()
+    world = await a_world(Budget(model_calls=2), 0, store=store)
+    requests = [world.request("order-1"), world.request("order-2"), world.request("order-3")]
+    store.fail_claims.append(Unavailable("away"))
+    with pytest.raises(Unavailable):
+        await world.owner.process(requests)
+    # when another instance comes in between the next time
+    store.fail_claims.append(RunTakenError("a deadlock"))
+    await world.owner.process(requests)
+    # then it is as if nothing had happened
+    assert len(calls_of(world)) == 2
+    assert (await the_slice(world))[1].model_calls == 2
+    in_flight = world.metrics.get_sample_value("penstock_route_calls_in_flight", {"route": "small/first"})
+    assert in_flight == 2
 
 
 async def test_the_next_day_begins_anew_and_late_answers_count_for_the_day_they_were_asked_on() -> None:
