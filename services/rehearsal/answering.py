@@ -52,6 +52,8 @@ class Answering:
         self._prices = {
             (route.pool, route.model): route.price for tier in definition.tiers.values() for route in routes_of(tier)
         }
+        self._own = tuple(own)
+        self._used: set[str] = set()
         self._taken: Counter[int] = Counter()
 
     def to(self, request: Request, at_ms: int, began_ms: int) -> tuple[int, Completed] | None:
@@ -68,6 +70,10 @@ class Answering:
             error = {"code": fails.code, "message": fails.message, "retry_after_ms": fails.retry_after}
             return at_ms, failed(request, fails.next, **error, **times)
         return at_ms, succeeded(request, self._output(request, answer), **times)
+
+    def unused(self) -> list[str]:
+        """The case's own patterns that no step asked under."""
+        return [pattern for pattern in self._own if pattern not in self._used]
 
     def knows(self, path: str) -> bool:
         """Whether the script has an answer for a step, or had."""
@@ -100,6 +106,7 @@ class Answering:
         for number, (pattern, answers) in enumerate(self._answers):
             if not matches(pattern, request.step):
                 continue
+            self._used.add(pattern)
             if isinstance(answers, Answer):
                 return answers
             if isinstance(answers, list):

@@ -44,6 +44,8 @@ class Happened:
     entries: list[history.Entry] = field(default_factory=list)
     finished: RunFinished | None = None
     """How it ended, as the world is told."""
+    unused: list[str] = field(default_factory=list)
+    """Patterns of the case's own answers that no step asked under: the run went another way, or they are misspelt."""
     stopped: UnansweredError | None = None
     """Why the rehearsal went no further; None: the run came to its end."""
 
@@ -102,6 +104,7 @@ class _Rehearsal:
         self._stage = stage
         self._answering = Answering(stage.case.answers, stage.shared, definition)
         self._began_ms = began_ms
+        self._used_by_children: set[str] = set()
         self._order = itertools.count()
         self._coming: list[tuple[int, int, Event]] = []
 
@@ -115,6 +118,7 @@ class _Rehearsal:
                 self._take(happened, event.at_ms, history.of_event(event), decision)
         except UnansweredError as error:
             happened.stopped = error
+        happened.unused = [each for each in self._answering.unused() if each not in self._used_by_children]
         return happened
 
     def _take(self, happened: Happened, at_ms: int, event: dict[str, Any], decision: Decision) -> None:
@@ -137,6 +141,7 @@ class _Rehearsal:
     def _play(self, child: ChildRequested, definition: Definition, at_ms: int) -> None:
         """A child run, from its request to its end; that the parent gives it up meanwhile does not reach it."""
         happened = _Rehearsal(definition, self._stage, at_ms).played(child.message)
+        self._used_by_children |= {*self._stage.case.answers} - {*happened.unused}
         if happened.stopped is not None:
             message = f"in the run of `{child.message.workflow}` that {child.step} asked for: {happened.stopped}"
             raise UnansweredError(message, happened.stopped.advice)

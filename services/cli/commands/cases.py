@@ -152,6 +152,9 @@ def _show_case(result: Result) -> None:
         print_(f"  {output.shown(mismatch.what)}", style="red", highlight=False)
         print_(f"    - expected  {_value(mismatch.expected)}", style="green", highlight=False)
         print_(f"    + happened  {_value(mismatch.happened)}", style="red", highlight=False)
+    if result.happened.unused and not result.passed:
+        unused = ", ".join(f"`{pattern}`" for pattern in result.happened.unused)
+        print_(f"  answers that nothing asked for: {output.shown(unused)}", style="yellow", highlight=False)
     print_("  what happened:", style="dim")
     lines = _trace(result.happened)
     if len(lines) > TRACE_LINES_MAX:
@@ -201,6 +204,7 @@ def _case(result: Result) -> dict[str, Any]:
         "mismatches": [
             {"what": each.what, "expected": each.expected, "happened": each.happened} for each in result.mismatches
         ],
+        "unused_answers": happened.unused,
         "stopped": None
         if happened.stopped is None
         else {"message": str(happened.stopped), "advice": happened.stopped.advice},

@@ -72,6 +72,7 @@ def test_a_request_that_nobody_answers_stops_with_what_to_paste() -> None:
     happened = played(a_model("classify", output_schema=schema), {"answers": {"clasify": {"output": 1}}})
 
     # Then the message names the step, and the advice is an answer that would do
+    assert happened.unused == ["clasify"]
     assert str(happened.stopped) == (
         "nothing answers classify (model first of pool small, attempt 1), after 0s (`clasify` is answered)"
     )
@@ -124,6 +125,7 @@ def test_a_child_run_is_played_where_its_workflow_is_given() -> None:
     # Then the children's outputs, time and usage are its steps'
     assert (happened.run.output, happened.duration_ms) == (["a!", "b!"], 5_000)
     assert happened.run.usage.model_calls == 2
+    assert happened.unused == []
 
 
 def test_a_child_run_that_nobody_answers_stops_its_parent_with_what_to_paste() -> None:
