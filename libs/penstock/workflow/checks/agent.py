@@ -3,7 +3,7 @@
 from typing import Final
 
 from penstock.workflow.checks.checker import Checker, Place
-from penstock.workflow.checks.limits import check_caps
+from penstock.workflow.checks.limits import check_caps, check_loop_model
 from penstock.workflow.faults import Path
 from penstock.workflow.loops import Agent, AgentLoop, GrantedTool
 from penstock.workflow.shapes import TEXT, Shape, types_of
@@ -24,6 +24,7 @@ def check_agent(checker: Checker, block: Agent, place: Place) -> Shape:
         checker.expression(loop.stop, (*path, "stop"), {**place.scope, "answer": answer, "turn": INTEGER})
     _check_grants(checker, loop, path)
     check_caps(checker, loop.caps, (*path, "caps"))
+    check_loop_model(checker, loop, place.inside("agent"), loop.caps)
     return answer
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from penstock.workflow.checks.checker import Checker, Place
-from penstock.workflow.checks.limits import check_caps
+from penstock.workflow.checks.limits import check_caps, check_loop_model
 from penstock.workflow.checks.refine import declared
 from penstock.workflow.loops import Plan
 from penstock.workflow.shapes import Shape, closed, list_of
@@ -24,6 +24,7 @@ def check_plan(checker: Checker, block: Plan, place: Place) -> Shape:
     output = checker.block(block.do, place.inside("do", **one))
     results = list_of(_result(planner.task_schema, output))
     check_caps(checker, block.caps, (*place.path, "caps"))
+    check_loop_model(checker, planner, place.inside("plan"), block.caps)
     if block.join is None:
         return results
     return checker.block(block.join, place.inside("join", results=results))

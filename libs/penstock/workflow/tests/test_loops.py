@@ -144,6 +144,11 @@ def test_a_sound_agent_has_no_faults() -> None:
         (an_agent(stop="answr"), "$.do.agent.stop", "did you mean `answer`?"),
         (an_agent(stop="answer.text"), "$.do.agent.stop", "`answer` is a string and has no field `text`"),
         (an_agent(output_schema={"type": 7}), "$.do.agent.output_schema", "not a JSON Schema"),
+        (
+            an_agent(caps={"tokens": 1_000}),
+            "$.do.agent.max_tokens",
+            "an answer of 1024 tokens does not fit caps of 1000",
+        ),
         (an_agent(tools=[READ, READ]), "$.do.agent.tools[1].tool", "`files.read` is granted twice"),
         (
             an_agent(tools=[{"task": "a.b", "input_schema": {"type": 7}}]),
@@ -173,6 +178,17 @@ def test_caps_are_in_the_currency_of_the_prices() -> None:
         assert "the caps are in USD, the routes' prices are in EUR" in fault.message
 
 
+def test_the_budget_has_room_for_an_answer_of_a_loops_model() -> None:
+    """Guard: what could never be asked for is found when the workflow is published."""
+    price = {"input_per_million": "1", "output_per_million": "1000"}
+    tiers = {"small": [{"pool": "small", "model": "m", "price": price}]}
+    for do, at in ((an_agent(), "$.do.agent.max_tokens"), (a_plan(), "$.do.plan.max_tokens")):
+        (fault,) = check(a_definition(do, budget={"tokens": 1_000}))
+        assert (fault.path, fault.message) == (at, "an answer of 1024 tokens does not fit a budget of 1000")
+    (fault,) = check(a_definition(an_agent(caps={"cost": {"amount": "1"}}), tiers=tiers))
+    assert fault.message == "an answer of 1024 tokens costs 1.024, the caps are 1"
+
+
 def test_what_an_agent_may_call_and_ask_is_among_its_workflows_steps_and_tiers() -> None:
     """Guard: a queue or a pool that is not there is found when the workflow is published."""
     do = a_definition(an_agent(tools=[READ, {"task": "a.b", "queue": "slow"}])).do
@@ -196,7 +212,7 @@ do:
         arguments_schema: {type: object, properties: {path: {type: string}}}
       - task: tasks.find
     context: {policy: summarise}
-    caps: {tokens: 1000}
+    caps: {tokens: 9000}
 """
 
 
@@ -221,7 +237,7 @@ def test_an_agent_is_written_down() -> None:
         ("- task: tasks.find", "- tasks.find", "line 12: $.do.agent.tools[1]: a grant is an object with exactly one"),
         ("arguments_schema:", "input_schema:", "there is no field `input_schema` here"),
         ("policy: summarise", "policy: forget", "line 13: $.do.agent.context.policy: Input should be 'window'"),
-        ("tokens: 1000", "token: 1000", "line 14: $.do.agent.caps.token: there is no field `token` here (did you mean"),
+        ("tokens: 9000", "token: 9000", "line 14: $.do.agent.caps.token: there is no field `token` here (did you mean"),
         ("model: small\n", "modl: small\n", "$.do.agent.model: the field `model` is missing"),
     ],
 )
@@ -260,6 +276,7 @@ def test_a_sound_plan_has_no_faults() -> None:
         (a_plan(prompt="{{ results[0].x }}"), "$.do.plan.prompt", "has no field `x`"),
         (a_plan(system="{{ x }}"), "$.do.plan.system", "nothing is called `x` here"),
         (a_plan(task_schema={"type": 7}), "$.do.plan.task_schema", "not a JSON Schema"),
+        (a_plan(caps={"tokens": 1_000}), "$.do.plan.max_tokens", "an answer of 1024 tokens does not fit caps of 1000"),
         (a_plan(do=a_task("work", input="{{ task.fil }}")), "$.do.do.input", "did you mean `file`?"),
         (a_plan(do=a_task("work", input="{{ results }}")), "$.do.do.input", "only inside the prompt and the `join`"),
         (a_plan(do=a_task("task")), "$.do.do.id", "`task` is what the `do` of a plan calls something here"),
