@@ -96,8 +96,7 @@ class Checked(Conversation):
         self.redrives = self.run.redrives
         undone = {path for path, step in self.run.steps.items() if step.kind == "undo"}
         for path in undone | {path.removesuffix("/undo") for path in undone}:
-            if self.run.steps[path].phase is not StepPhase.COMPLETED:
-                self.completed.pop(path, None)
+            self.completed.pop(path, None)  # a run that is not waited for is asked for again within the same decision
 
     def _check_undo(self) -> None:
         """Guard: only a run that undoes asks for undos, one at a time; and it ends when all of them had their turn."""
