@@ -16,10 +16,11 @@ def version_of(definition: Definition) -> str:
     """The version given, else the first digits of the SHA-256 of the content.
 
     The order of a block's fields makes no difference, that of a schema's properties does: a model answers in it.
+    A field that stands at its default makes none either: the language may grow without every version changing.
     """
     if definition.version is not None:
         return definition.version
-    content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}))
+    content = orjson.dumps(definition.model_dump(mode="json", exclude={"version"}, exclude_defaults=True))
     return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 

@@ -227,6 +227,7 @@ def test_a_version_is_that_of_the_content() -> None:
 
     assert len(version_of(definition)) == 12
     assert version_of(moved) == version_of(definition)
+    assert version_of(load(SOUND + "depth_max: 8\n")) == version_of(definition)  # the default, written out
     assert version_of(load(SOUND.replace("Say", "Tell"))) != version_of(definition)
     assert version_of(load(SOUND + "version: v7\n")) == "v7"
 
