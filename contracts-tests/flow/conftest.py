@@ -1,4 +1,4 @@
-"""Owns the system that the flow tests share: one of each service, a scripted engine, three tenants."""
+"""Owns the system that the flow tests share: one of each service, a scripted engine, four tenants."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,7 +10,8 @@ from penstock.testkit.traffic import Traffic, traffic
 from services.local.fixtures import temporary_folder
 from services.local.system import systems
 
-TENANTS = "default,acme,blue-river"
+TENANTS = "default,acme,blue-river,thrifty"
+BUDGETS = '{"thrifty": {"model_calls": 3}}'
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,10 @@ async def flow() -> AsyncIterator[Traffic]:
             tasks=["penstock.testkit.counted"],
             environment={},
             service_environment={
-                "orchestrator": {"PENSTOCK_ORCHESTRATOR_TENANTS": TENANTS},
+                "orchestrator": {
+                    "PENSTOCK_ORCHESTRATOR_TENANTS": TENANTS,
+                    "PENSTOCK_ORCHESTRATOR_TENANT_BUDGETS": BUDGETS,
+                },
                 "inference": {
                     "PENSTOCK_INFERENCE_ENGINE": "openai",
                     "PENSTOCK_INFERENCE_BASE_URL": engine.url,

@@ -1,9 +1,25 @@
 """Owns the orchestrator's settings."""
 
-from pydantic import Field
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BeforeValidator, Field
 
 from penstock.runtime.settings import Names, PostgresSettings, ServiceSettings
 from penstock.workflow.parts import Caps
+
+
+def _from_json(value: Any) -> Any:
+    """A variable is text; left empty it says nothing."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value) if value.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+Budgets = Annotated[dict[str, Caps], BeforeValidator(_from_json)]
 
 
 class OrchestratorSettings(ServiceSettings, PostgresSettings):
@@ -17,7 +33,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
     orchestrator_retention_hours: float = Field(168.0, gt=0)
     """How long a finished run can still be redriven; after that its rows are deleted."""
-    orchestrator_tenant_budgets: dict[str, Caps] = Field(default_factory=dict)
+    orchestrator_tenant_budgets: Budgets = Field(default_factory=dict)
     """What a tenant may use each UTC day, as JSON: {"acme": {"cost": …, "tokens": …, "model_calls": …}, "*": {…}}."""
     orchestrator_tenants: Names = ()
     """The tenants that may run workflows; empty: any."""
