@@ -169,6 +169,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         },
         "tiers": {"small": PRICES},
         "deadline_seconds": draw(st.sampled_from([60, 100_000])),
+        "budget": draw(st.sampled_from([None, None, {"model_calls": 2}, {"tokens": 900}, {"cost": {"amount": "0.9"}}])),
         "undo_seconds": draw(st.sampled_from([30, 3_600])),
         "steps_max": draw(st.sampled_from([3, 10_000, 10_000])),
         "do": block(draw(st.integers(1, 3)), []),
