@@ -9,6 +9,7 @@ from services.local.fixtures import SharedStack, shared_stack
 from services.local.system import Systems, systems
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("untimed"), max_examples=3_000)
 settings.load_profile("untimed")  # a busy machine is no reason to fail
 
 

@@ -5,17 +5,23 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from hypothesis import note
+
 from penstock.contracts.messages import StepPhase
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Plan, Refine
 from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.decide import ChildEnded, Event, Outcome
 from services.orchestrator.core.state import Decision
+from services.orchestrator.core.tests.causes import causeless
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.tests.drawn_loops import loop_children, loop_limits
 from services.orchestrator.core.tests.guards import check_budget, check_caps, check_in_flight, check_routes
+from services.orchestrator.core.tests.ledger import Ledger
 
+GIVEN = {"items": [1, 2], "kind": "a"}
 AWAITED = (StepPhase.WAITING, StepPhase.RETRYING)
 
 
@@ -30,8 +36,16 @@ class Checked(Conversation):
         self.completed: dict[str, Any] = {}
         self.children_ended: set[str] = set()
         self.redrives = 0
+        self.ledger = Ledger()
         self.limits = dict(_limits(definition.do, ""))
-        super().__init__(definition, {"items": [1, 2], "kind": "a"}, budget=budget, routes=Breakers())
+        super().__init__(definition, GIVEN, budget=budget, routes=Breakers())
+
+    def tell(self, event: Event) -> Decision:
+        """See Conversation. What was told is shown with a counterexample."""
+        note(f"told: {event}")
+        if isinstance(event, Outcome | ChildEnded):
+            self.ledger.note(self.run, event.message)
+        return super().tell(event)
 
     def _heard(self, decision: Decision) -> Decision:
         check_routes(self, decision)
@@ -47,6 +61,9 @@ class Checked(Conversation):
         check_caps(self)
         self._check_children()
         self._check_undo()
+        self.ledger.check(decision.run)
+        # Guard: no step begins without a cause.
+        assert causeless(self.definition.do, decision.run) == []
         return decision
 
     def _check_ends(self, decision: Decision) -> None:

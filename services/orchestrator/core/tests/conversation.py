@@ -19,8 +19,18 @@ from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run, Undo
+from services.orchestrator.core.tests.transitions import check_transitions, phases
 
 KEY = ids.run_key("default", "run-1")
+ENDED: dict[str, Any] = {
+    "workflow": "other",
+    "version": "1",
+    "tenant": "default",
+    "status": "completed",
+    "started_at": BEGINNING,
+    "finished_at": BEGINNING,
+}
+"""How a child run ends, but for its run id and output."""
 
 
 def stored(run: Run) -> Run:
@@ -78,6 +88,9 @@ class Conversation:
         self.children: dict[tuple[str, int], ChildRequested] = {}
         self.given_up: list[str] = []
         """The run ids of the children that were cancelled."""
+        self.heard: list[Event] = []
+        self.spoken: list[dict[str, Any]] = []
+        """What each event that was heard led to, as it was said then."""
         self.last = self._heard(
             start(
                 a_run(input={} if given is None else given, **fields),
@@ -108,17 +121,9 @@ class Conversation:
     def child_ended(self, path: str, output: Any = None, attempt: int = 1, **fields: Any) -> Decision:
         """A child run ended; `status`, `error` and `usage` where it did not go well or cost something."""
         asked = self.children[path, attempt]
-        end: dict[str, Any] = {
-            "run_id": asked.message.run_id,
-            "workflow": asked.message.workflow,
-            "version": "1",
-            "tenant": asked.message.tenant,
-            "status": "completed",
-            "output": output,
-            "started_at": BEGINNING,
-            "finished_at": BEGINNING,
-        }
-        finished = RunFinished.model_validate(end | fields)
+        message = asked.message
+        end = ENDED | {"run_id": message.run_id, "workflow": message.workflow, "tenant": message.tenant}
+        finished = RunFinished.model_validate(end | {"output": output} | fields)
         return self.tell(ChildEnded(ChildCompleted(path, asked.request_id, finished), self.now_ms))
 
     def model_call(self) -> InferenceRequested:
@@ -129,10 +134,13 @@ class Conversation:
 
     def tell(self, event: Event) -> Decision:
         """An event; a run restored from its rows must decide the same."""
-        before = stored(self.run)
+        self.heard.append(event)
+        before, were = stored(self.run), phases(self.run)
         decision = decide(self.run, self.program, event, self.facts)
         # Guard: frames after a restart are the frames before it (decision 0001).
-        assert said(decide(before, self.program, event, self.facts)) == said(decision)
+        self.spoken.append(said(decision))
+        assert said(decide(before, self.program, event, self.facts)) == self.spoken[-1]
+        check_transitions(were, event, self.run)
         self.last = self._heard(decision)
         return decision
 

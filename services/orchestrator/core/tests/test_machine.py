@@ -6,15 +6,16 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from penstock.contracts.messages import Failure, NextMove, StepPhase
+from penstock.contracts.messages import Failure, NextMove, RunFinished, StepPhase
 from penstock.testkit.builders import a_definition, failed, succeeded, tokens
 from penstock.workflow.definition import Definition
 from penstock.workflow.parts import RETRIED_MOVES
-from services.orchestrator.core.children import ChildRequested
-from services.orchestrator.core.decide import AlarmDue, Cancelled, Outcome, Redriven
+from services.orchestrator.core.breakers import Breakers
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
+from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven
 from services.orchestrator.core.state import Decision, Request
-from services.orchestrator.core.tests.checked import Checked
-from services.orchestrator.core.tests.conversation import Conversation, said
+from services.orchestrator.core.tests.checked import GIVEN, Checked
+from services.orchestrator.core.tests.conversation import ENDED, Conversation, said
 from services.orchestrator.core.tests.drawn_loops import loop_outputs, loops
 
 CHOICES = [{"case": "c0", "confidence": 0.9}, {"case": "c1", "confidence": 0.2}, {"case": "c0", "confidence": 0.5}]
@@ -29,7 +30,7 @@ OUTPUTS = [
     {"kind": "a", "items": [1, 2]},
 ]
 MOVES = list(NextMove)
-EVENTS = ["answer"] * 12 + ["child"] * 3 + ["alarm", "early", "late", "cancel", "redrive", "restart"]
+EVENTS = ["answer"] * 12 + ["child"] * 3 + ["alarm", "early", "late", "cancel", "redrive", "restart", "wrong"]
 NAPS = [0, 3, 25, 4_000, "{{ input.kind }}", {"until": "2026-01-01T00:00:07Z"}, {"until": "2025-12-31T00:00:00Z"}]
 NESTED = ("chain", "route", "sections", "map", "classify", "vote", "refine", "agent", "plan")
 
@@ -243,9 +244,31 @@ def _answer_any(talk: Conversation, data: st.DataObject) -> None:
         assert said(Decision(talk.run)) == before
 
 
+def _answer_wrongly(talk: Conversation, data: st.DataObject) -> None:
+    """The answer to one request given as another step's, or as the end of a child."""
+    request = talk.requests[data.draw(st.sampled_from(sorted(talk.requests)))]
+    other = data.draw(st.sampled_from([path for path in talk.run.steps if path != request.step] or ["nowhere"]))
+    if data.draw(st.booleans()):
+        event: Event = Outcome(succeeded(request, 1, step=other), talk.now_ms)
+    else:
+        end = RunFinished.model_validate(ENDED | {"run_id": "child-1", "output": 1})
+        event = ChildEnded(ChildCompleted(request.step, request.request_id, end), talk.now_ms)
+    # Guard: an answer counts for the step that asked, and in the kind that it asked for.
+    assert talk.tell(event).empty
+
+
+def _ring_now(talk: Conversation) -> None:
+    """An alarm at any time, twice."""
+    for _ in range(2):
+        due_ms = talk.last.alarm_at_ms
+        decision = talk.tell(AlarmDue(talk.now_ms))
+        # Guard: an alarm before its time changes nothing.
+        assert decision.empty or (due_ms is not None and due_ms <= talk.now_ms)
+
+
 # No shrinking: a failing example is a page long either way, and shrinking one takes minutes on a busy machine.
 THOROUGH = settings(
-    max_examples=60,
+    max_examples=settings().max_examples * 3 // 5,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -272,6 +295,28 @@ def test_a_budget_is_never_overspent(do: dict[str, Any], budget: dict[str, Any],
     _drain(talk)
 
 
+class Again(Conversation):
+    """A second run of a drawn definition."""
+
+    only_sound = False
+
+
+@THOROUGH
+@given(definition=definitions(), budget=st.sampled_from(BUDGETS), data=st.data())
+def test_the_same_events_lead_to_the_same_bytes(
+    definition: Definition, budget: dict[str, Any] | None, data: st.DataObject
+) -> None:
+    """Guard: the first time with restarts in between, the second without: nothing but the events is in a decision."""
+    talk = Checked(definition, budget)
+    _tell_anything(talk, data)
+    again = Again(definition, GIVEN, budget=budget, routes=Breakers())
+
+    for event in talk.heard:
+        again.tell(event)
+
+    assert again.spoken == talk.spoken
+
+
 def _tell_anything(talk: Checked, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 40))):
         talk.now_ms += data.draw(st.sampled_from([0, 0, 1, 400]))
@@ -283,7 +328,9 @@ def _tell_anything(talk: Checked, data: st.DataObject) -> None:
             case "alarm" if talk.last.alarm_at_ms is not None:
                 talk.ring()
             case "early":
-                talk.tell(AlarmDue(talk.now_ms))
+                _ring_now(talk)
+            case "wrong" if talk.requests:
+                _answer_wrongly(talk, data)
             case "late":
                 talk.now_ms += 20_000
                 talk.tell(AlarmDue(talk.now_ms))

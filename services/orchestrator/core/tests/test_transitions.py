@@ -1,4 +1,4 @@
-"""Owns the table of what each event does to a step in each phase."""
+"""Owns what each event does to a step in each phase, alone and within loops; all kinds are in transitions.py."""
 
 from dataclasses import replace
 from typing import Any
