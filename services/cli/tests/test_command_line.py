@@ -208,6 +208,35 @@ def test_topics_and_schemas_need_nobody() -> None:
     assert schema["required"] == ["workflow"]
 
 
+def test_a_run_that_has_nearly_used_up_a_cap_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a run that a gateway knows
+    near = [
+        {"cap": "tokens", "used": "812", "limit": "1000"},
+        {"cap": "cost", "block": "main/fix", "used": "0.09", "limit": "0.1", "currency": "USD"},
+    ]
+    known = {"run_id": "r", "workflow": "w", "status": "running", "simulated": False, "steps": [], "caps_neared": near}
+
+    class KnowsOne:
+        """A gateway's door."""
+
+        def __init__(self, data: Path | None) -> None:
+            assert data is None
+
+        def get(self, path: str, **query: Any) -> Any:
+            assert (path, query) == ("/v1/runs/r", {"tenant": "default"})
+            return known
+
+    monkeypatch.setattr("services.cli.commands.runs.Door", KnowsOne)
+
+    # When it is shown
+    result = CliRunner().invoke(app_for(["runs"]), ["runs", "show", "r"])
+
+    # Then each cap has a line
+    assert result.exit_code == 0, result.output
+    assert "budget: 812 of 1000 tokens are used" in result.output
+    assert "caps of main/fix: 0.09 of 0.1 USD cost are used" in result.output
+
+
 def test_a_workflow_is_tested_where_nothing_runs(tmp_path: Path) -> None:
     # Given a workflow and two cases, one of which expects too much
     (tmp_path / "greet.yaml").write_text(SOUND)
