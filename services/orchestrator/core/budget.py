@@ -118,7 +118,11 @@ def grant(turn: Turn, leaf: LeafFrame, own: Budget | None) -> Budget | None:
             if account.path:
                 raise RefusedError(failure.code, failure.message)
             raise RunFailedError(failure)
-        granted = effective(granted, _all_left(account))
+        rest = _all_left(account)
+        if granted is not None and granted.cost and rest.cost and granted.cost.currency != rest.cost.currency:
+            mixed = mixed_currencies(granted.cost.currency, rest.cost.currency, leaf.step.path)
+            raise RefusedError(mixed.code, mixed.message)
+        granted = effective(granted, rest)
     if own is not None and granted is not None and counted:
         # Only what it names: of the other caps it may use all that is left, which would leave nothing to its siblings.
         leaf.step.reserved = Amounts(

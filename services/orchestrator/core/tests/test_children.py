@@ -192,6 +192,13 @@ def test_a_child_with_a_budget_of_its_own_reserves_it() -> None:
     assert (live.account.spent.model_calls, live.account.reserved.model_calls) == (1, 3)
 
 
+def test_a_childs_budget_in_another_currency_fails_its_step() -> None:
+    ask = a_child_run("review", budget={"cost": {"amount": 1, "currency": "EUR"}})
+    talk = Conversation(ask, budget={"cost": {"amount": "2", "currency": "USD"}})
+    assert talk.run.error is not None
+    assert (talk.run.error.code, talk.run.error.step) == ("currency_mixed", "review")
+
+
 def test_a_child_that_was_given_up_counts_with_its_budget() -> None:
     ask = a_child_run("review", budget={"model_calls": 2}, timeout_seconds=10, retry={"attempts": 2})
     talk = Conversation(ask, budget={"model_calls": 2})
