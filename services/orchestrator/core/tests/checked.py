@@ -12,7 +12,7 @@ from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Plan, Refine
 from services.orchestrator.core.breakers import Breakers
-from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import ChildEnded, Event, Outcome
 from services.orchestrator.core.state import Decision
 from services.orchestrator.core.tests.causes import causeless
@@ -30,7 +30,7 @@ class Checked(Conversation):
 
     only_sound = False
 
-    def __init__(self, definition: Definition, budget: dict[str, Any] | None) -> None:
+    def __init__(self, definition: Definition, budget: dict[str, Any] | None, given: Any = None) -> None:
         self.ends = 0
         self.neared: Counter[str] = Counter()
         self.completed: dict[str, Any] = {}
@@ -38,14 +38,22 @@ class Checked(Conversation):
         self.redrives = 0
         self.ledger = Ledger()
         self.limits = dict(_limits(definition.do, ""))
-        super().__init__(definition, GIVEN, budget=budget, routes=Breakers())
+        super().__init__(definition, GIVEN if given is None else given, budget=budget, routes=Breakers())
 
     def tell(self, event: Event) -> Decision:
         """See Conversation. What was told is shown with a counterexample."""
         note(f"told: {event}")
         if isinstance(event, Outcome | ChildEnded):
             self.ledger.note(self.run, event.message)
+        if isinstance(event, ChildEnded) and self._awaits(event.message):
+            self.children_ended.add(str(event.message.finished.run_id))
         return super().tell(event)
+
+    def _awaits(self, message: ChildCompleted) -> bool:
+        step = self.run.steps.get(message.step)
+        if step is None or step.kind != "run" or step.phase is not StepPhase.WAITING or self.run.status != "running":
+            return False
+        return step.request_id == message.request_id
 
     def _heard(self, decision: Decision) -> Decision:
         check_routes(self, decision)

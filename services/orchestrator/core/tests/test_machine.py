@@ -195,8 +195,6 @@ def _end_any_child(talk: Checked, data: st.DataObject) -> None:
     path, attempt = data.draw(st.sampled_from(sorted(talk.children)))
     child = talk.children[path, attempt]
     heeded = _heeds(talk, child)
-    if _awaits(talk, child):
-        talk.children_ended.add(str(child.message.run_id))
     if data.draw(st.booleans()):
         decision = talk.child_ended(path, data.draw(st.sampled_from(OUTPUTS)), attempt)
     else:
@@ -281,7 +279,7 @@ def test_whatever_is_said_to_a_run_it_stays_sound_and_ends(
     definition: Definition, budget: dict[str, Any] | None, data: st.DataObject
 ) -> None:
     talk = Checked(definition, budget)
-    _tell_anything(talk, data)
+    tell_anything(talk, data)
     _drain(talk)
     assert talk.run.status != "running"
 
@@ -291,7 +289,7 @@ def test_whatever_is_said_to_a_run_it_stays_sound_and_ends(
 def test_a_budget_is_never_overspent(do: dict[str, Any], budget: dict[str, Any], data: st.DataObject) -> None:
     """Guard: Checked holds each decision against the budget; here everything but the joins asks a model."""
     talk = Checked(a_definition(do, tiers=PRICED), budget)
-    _tell_anything(talk, data)
+    tell_anything(talk, data)
     _drain(talk)
 
 
@@ -308,7 +306,7 @@ def test_the_same_events_lead_to_the_same_bytes(
 ) -> None:
     """Guard: the first time with restarts in between, the second without: nothing but the events is in a decision."""
     talk = Checked(definition, budget)
-    _tell_anything(talk, data)
+    tell_anything(talk, data)
     again = Again(definition, GIVEN, budget=budget, routes=Breakers())
 
     for event in talk.heard:
@@ -317,8 +315,9 @@ def test_the_same_events_lead_to_the_same_bytes(
     assert again.spoken == talk.spoken
 
 
-def _tell_anything(talk: Checked, data: st.DataObject) -> None:
-    for _ in range(data.draw(st.integers(0, 40))):
+def tell_anything(talk: Checked, data: st.DataObject, events_max: int = 40) -> None:
+    """Random events, not all of which the run has anything to do with."""
+    for _ in range(data.draw(st.integers(0, events_max))):
         talk.now_ms += data.draw(st.sampled_from([0, 0, 1, 400]))
         match data.draw(st.sampled_from(EVENTS)):
             case "answer" if talk.requests:
@@ -349,7 +348,6 @@ def _drain(talk: Checked) -> None:
             return
         waiting = [step for step in talk.run.steps.values() if step.request_id and step.phase is StepPhase.WAITING]
         if waiting and waiting[0].kind == "run":
-            talk.children_ended.add(str(talk.children[waiting[0].path, waiting[0].attempt].message.run_id))
             talk.child_ended(waiting[0].path, OUTPUTS[-1], waiting[0].attempt)
         elif waiting:
             talk.succeed(waiting[0].path, _outputs(waiting[0].path)[-1], attempt=waiting[0].attempt)

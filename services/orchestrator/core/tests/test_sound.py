@@ -8,7 +8,9 @@ from penstock.testkit.drawn import NESTED, PLAIN, fitting, sound_definitions
 from penstock.workflow.checks import check
 from penstock.workflow.definition import BLOCK_KINDS, PARALLEL_KINDS, Definition, every_block
 from penstock.workflow.schemas import compile_schema
+from services.orchestrator.core.tests.checked import Checked
 from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.test_machine import tell_anything
 
 TURNS_MAX = 3_000
 UNFIT = {"expression_failed"}
@@ -31,11 +33,7 @@ def test_what_the_checks_let_through_runs_to_its_end(definition: Definition, dat
     # given a definition without faults, and an input that fits
     assert check(definition) == []
     talk = Conversation(definition, data.draw(fitting(definition.input)))
-    schemas = {
-        block.id: schema
-        for block in every_block(definition.do)
-        if (schema := getattr(block, "output_schema", None)) is not None
-    }
+    schemas = _schemas(definition)
 
     # when every step answers something that fits its schema, or fails
     for _ in range(TURNS_MAX):
@@ -47,6 +45,39 @@ def test_what_the_checks_let_through_runs_to_its_end(definition: Definition, dat
     assert talk.run.status != "running"
     errors = [step.error for step in talk.run.steps.values()] + [talk.run.error]
     assert [error for error in errors if error is not None and error.code in UNFIT] == []
+
+
+@settings(
+    max_examples=settings().max_examples * 3 // 10,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(definition=sound_definitions(), data=st.data())
+def test_what_the_checks_let_through_stays_sound_whatever_else_it_is_told(
+    definition: Definition, data: st.DataObject
+) -> None:
+    """Guard: as in test_machine.py, further into the blocks: nothing here ends for an expression."""
+    talk = Checked(definition, None, data.draw(fitting(definition.input)))
+    schemas = _schemas(definition)
+    for _ in range(TURNS_MAX):
+        if talk.run.status != "running":
+            break
+        if data.draw(st.integers(0, 3)):
+            _answer_one(talk, schemas, data)
+        else:
+            tell_anything(talk, data, 1)
+
+    tell_anything(talk, data)
+
+
+def _schemas(definition: Definition) -> dict[str, dict[str, object]]:
+    """What the steps' outputs must fit, by id."""
+    return {
+        block.id: schema
+        for block in every_block(definition.do)
+        if (schema := getattr(block, "output_schema", None)) is not None
+    }
 
 
 def _answer_one(talk: Conversation, schemas: dict[str, dict[str, object]], data: st.DataObject) -> None:
