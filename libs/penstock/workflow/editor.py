@@ -174,10 +174,14 @@ def _or_file(field: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*branches, file], **apart}
 
 
+_PACKAGE: Final = f"{__package__}."
+
+
 def every_part(model: type[Part] = Part) -> Iterator[type[Part]]:
-    """The classes of all parts of a definition."""
+    """The classes of all parts of a definition; somebody else's subclasses are none."""
     for each in model.__subclasses__():
-        yield each
+        if each.__module__.startswith(_PACKAGE):
+            yield each
         yield from every_part(each)
 
 
