@@ -205,3 +205,18 @@ def test_an_answer_to_a_step_that_does_not_wait_changes_nothing(kind: StepKind, 
 
     assert talk.last.empty
     assert talk.run.steps[path].phase is phase
+
+
+def test_an_undo_that_a_redrive_forgot_is_asked_for_again_when_the_run_is_cancelled() -> None:
+    # given a run that undid a step and was redriven, so that the step completed again
+    talk, path = undoing(C)
+    talk.succeed("main/zero/undo")
+    talk.redrive()
+    talk.succeed("main/zero", attempt=2)
+    talk.ring()
+    talk.succeed("main/one", attempt=2)
+    assert talk.run.steps[path].phase is X
+    # when it is cancelled, then it is undone again, as soon as the alarm rings
+    talk.cancel()
+    assert talk.run.steps[path].phase is R
+    assert talk.ring().requests[0].step == path

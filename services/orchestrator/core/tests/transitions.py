@@ -45,6 +45,8 @@ UNDOING: Final[Afters] = {
     **ASKING,
     W: _moves({W, R, C, F, X}, {W, R, F, X}, {W}, {W}),
     R: _moves({R, X}, {W, R, C, F, X}, {R}, {R}),
+    # Forgotten by a redrive; what ends the run again, be it a cancel, asks for it again.
+    X: _moves({X, R}, {X, W, R, C, F}, {X, R}, {X, W, R, C, F}),
 }
 SLEEPING: Final[Afters] = {
     W: _moves({W, X}, {W, C, X}, {X}, {W}),
