@@ -1,11 +1,13 @@
 """Owns whether a value that is known by its shape fits a schema, before there is a value."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from penstock.workflow.faults import nearest
 from penstock.workflow.shapes import Found, Shape, alternatives, item_of, look_up, said, types_of
 
+DEPTH_MAX: Final = 16
+"""Levels of a value that are looked at: what refers to itself has no end."""
 Misfit = tuple[tuple[str, ...], str, str]
 """Where in the value, what is wrong there, and what to do about it."""
 
@@ -17,7 +19,7 @@ def misfits(value: Shape, schema: Shape, at: str = "input") -> Iterator[Misfit]:
 
 def _misfits(value: Shape, schema: Shape, at: str, path: tuple[str, ...]) -> Iterator[Misfit]:
     allowed = alternatives(schema)
-    if not allowed:
+    if not allowed or at.count(".") + at.count("[") > DEPTH_MAX:
         return
     for one in alternatives(value) or ():
         taking = [each for each in allowed if _takes(each, one)]

@@ -47,14 +47,17 @@ class Found:
     hint: str = ""
 
 
-def alternatives(shape: Shape) -> tuple[dict[str, Any], ...] | None:
-    """The schemas of one JSON type each that a value can have; None where it can be anything."""
+def alternatives(shape: Shape, depth: int = 0) -> tuple[dict[str, Any], ...] | None:
+    """The schemas of one JSON type each that a value can have; None where it can be anything.
+
+    `depth` counts the unions around it: what refers to itself has no end.
+    """
     shape = _resolved(shape)
     if shape is None or _OPAQUE & shape.keys():
         return None
     branches: list[str] = [word for word in _BRANCHES if word in shape]
     if branches:
-        return _of_branches(shape, branches)
+        return _of_branches(shape, branches, depth) if depth < REFERENCES_MAX else None
     values = [shape["const"]] if "const" in shape else shape.get("enum")
     if isinstance(values, list):
         return _of_values(shape, values)
@@ -197,7 +200,7 @@ def _filled(shape: dict[str, Any]) -> bool:
             return kind != "object" or bool(_required(shape))
 
 
-def _of_branches(shape: dict[str, Any], words: list[str]) -> tuple[dict[str, Any], ...] | None:
+def _of_branches(shape: dict[str, Any], words: list[str], depth: int) -> tuple[dict[str, Any], ...] | None:
     """The alternatives of `anyOf` or `oneOf` where nothing but a type stands beside it."""
     word = words[0]
     if len(words) > 1 or shape.keys() - _REMARKS - {word, "type"} or not isinstance(shape[word], list):
@@ -207,7 +210,7 @@ def _of_branches(shape: dict[str, Any], words: list[str]) -> tuple[dict[str, Any
         inside = _inside(shape, branch)
         if inside is not None and "type" in shape and "type" not in inside:
             inside = {**inside, "type": shape["type"]}
-        known = alternatives(inside) if len(found) <= ALTERNATIVES_MAX else None
+        known = alternatives(inside, depth + 1) if len(found) <= ALTERNATIVES_MAX else None
         if known is None:
             return None
         found.extend(known)

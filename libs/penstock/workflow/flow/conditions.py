@@ -26,14 +26,29 @@ _TESTS: Final[dict[str, frozenset[str]]] = {
 
 def narrowed(names: Names, node: nodes.Node, holds: bool) -> Names:
     """The names after the condition `node` was found to hold, or not to."""
+    return _both(names, node)[not holds]
+
+
+def _both(names: Names, node: nodes.Node) -> tuple[Names, Names]:
+    """The names after a condition held, and after it did not: each part of it is looked at once."""
     match node:
         case nodes.Not():
-            return narrowed(names, node.node, not holds)
-        case nodes.And() | nodes.Or():
-            first = narrowed(names, node.left, isinstance(node, nodes.And))
-            if holds == isinstance(node, nodes.And):
-                return narrowed(first, node.right, holds)
-            return joined(narrowed(names, node.left, holds), narrowed(first, node.right, holds))
+            held, missed = _both(names, node.node)
+            return missed, held
+        case nodes.And():
+            held, missed = _both(names, node.left)
+            also, but_not = _both(held, node.right)
+            return also, joined(missed, but_not)
+        case nodes.Or():
+            held, missed = _both(names, node.left)
+            at_least, neither = _both(missed, node.right)
+            return joined(held, at_least), neither
+        case _:
+            return _after(names, node, True), _after(names, node, False)
+
+
+def _after(names: Names, node: nodes.Node, holds: bool) -> Names:
+    match node:
         case nodes.Test():
             return _after_test(names, node, holds)
         case nodes.Compare(ops=[only]):
@@ -47,8 +62,8 @@ def narrowed(names: Names, node: nodes.Node, holds: bool) -> Names:
 
 def joined(first: Names, second: Names) -> Names:
     """What is known where one of two ways was taken."""
-    if not _reached(first) or not _reached(second):
-        return first if _reached(first) else second
+    if not reached(first) or not reached(second):
+        return first if reached(first) else second
     return {
         name: known if second.get(name) is known else _either(known, second[name])
         for name, known in first.items()
@@ -61,7 +76,8 @@ def _either(first: Known, second: Known) -> Known:
     return Known(union(first.shape, second.shape), absent.absent, absent.hint)
 
 
-def _reached(names: Names) -> bool:
+def reached(names: Names) -> bool:
+    """Whether a place is ever reached where this is known."""
     return all(known.shape != NEVER for known in names.values())
 
 

@@ -1,5 +1,6 @@
 """Owns what is known about a value in an expression, and the tree that an expression is read as."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -10,6 +11,9 @@ from penstock.workflow.shapes import Shape
 
 SILENT: Final = "silent"
 """Why `x if condition` may be absent: MiniJinja prints nothing for it, and most operators take it for false."""
+CONDITIONS_MAX: Final = 64
+"""How many times one template may say `and` and `or`; the time to work that out grows with the square of it."""
+_LOGICAL: Final = re.compile(r"\b(?:and|or)\b")
 _ENVIRONMENT: Final = Environment(autoescape=False)
 
 
@@ -42,7 +46,11 @@ def parsed(source: str) -> nodes.Template | None:
     MiniJinja's grammar is Jinja's: the tests hold the two against each other.
     """
     try:
-        return _ENVIRONMENT.parse(source)
+        tree = _ENVIRONMENT.parse(source)
+        words = len(_LOGICAL.findall(source))
+        if words > CONDITIONS_MAX and sum(1 for _ in tree.find_all((nodes.And, nodes.Or))) > CONDITIONS_MAX:
+            return None
+        return tree
     except (TemplateError, RecursionError, ValueError):
         return None
 

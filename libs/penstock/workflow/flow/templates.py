@@ -9,7 +9,7 @@ from penstock.workflow.expressions import whole_expression
 from penstock.workflow.flow import conditions
 from penstock.workflow.flow.inference import Flow
 from penstock.workflow.flow.known import SILENT, Known, Names, Trouble, expression, parsed
-from penstock.workflow.shapes import TEXT, Shape, constant, item_of, types_of
+from penstock.workflow.shapes import NEVER, TEXT, Shape, constant, item_of, types_of
 
 Scope = Mapping[str, Shape]
 _ITERATED: Final = frozenset({"string", "array", "object", "null"})
@@ -25,7 +25,8 @@ def of_expression(source: str, scope: Scope) -> tuple[Shape, list[Trouble]]:
     if node is None:
         raise UnreadableError(source)
     flow = Flow()
-    known = flow.value(node, _names(scope))
+    with _Readable(source):
+        known = flow.value(node, _names(scope, source))
     if known.absent == SILENT:
         flow.add(node, "there is no value where the condition does not hold", "add `else …`")
     elif known.absent:
@@ -35,11 +36,14 @@ def of_expression(source: str, scope: Scope) -> tuple[Shape, list[Trouble]]:
 
 def of_text(source: str, scope: Scope) -> list[Trouble]:
     """How a template whose value is text can fail. Raises UnreadableError."""
+    if not _has_tags(source):
+        return []
     tree = parsed(source)
     if tree is None:
         raise UnreadableError(source)
     flow = Flow()
-    _Template(flow).body(tree.body, _names(scope))
+    with _Readable(source):
+        _Template(flow).body(tree.body, _names(scope, source))
     return flow.troubles
 
 
@@ -48,7 +52,7 @@ def of_string(source: str, scope: Scope) -> tuple[Shape, list[Trouble]]:
     whole = whole_expression(source)
     if whole is not None:
         return of_expression(whole, scope)
-    if "{{" not in source and "{%" not in source and "{#" not in source:
+    if not _has_tags(source):
         return constant(source), []
     return TEXT, of_text(source, scope)
 
@@ -58,12 +62,36 @@ def after(source: str, scope: Scope, *, holds: bool) -> dict[str, Shape]:
     node = expression(source)
     if node is None:
         return dict(scope)
-    names = conditions.narrowed(_names(scope), node, holds)
-    return {name: known.shape for name, known in names.items()}
+    try:
+        names = conditions.narrowed(_names(scope, source), node, holds)
+    except RecursionError:
+        return dict(scope)
+    if not conditions.reached(names):
+        return dict.fromkeys(scope, NEVER)
+    return {**scope, **{name: known.shape for name, known in names.items()}}
 
 
-def _names(scope: Scope) -> Names:
-    return {name: Known(shape) for name, shape in scope.items()}
+def _names(scope: Scope, source: str) -> Names:
+    """What is known of the names that a source can name: most of a large scope it does not."""
+    return {name: Known(shape) for name, shape in scope.items() if name in source}
+
+
+def _has_tags(source: str) -> bool:
+    return "{{" in source or "{%" in source or "{#" in source
+
+
+class _Readable:
+    """Takes a tree that is nested too deep for one that is not understood."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RecursionError):
+            raise UnreadableError(self._source) from None
 
 
 class _Template:
@@ -112,10 +140,8 @@ class _Template:
             before = conditions.narrowed(before, branch.test, False)
         ends.append(self.body(node.else_, before))
         # What was set in one branch only is unknown after it; what was known before is known again.
-        return {
-            name: names[name] if name in names and not _set(node, name) else Known(None)
-            for name in {name for end in ends for name in end}
-        }
+        anew = _set(node)
+        return {name: Known(None) if name in anew else names[name] for name in {*names, *anew}}
 
     def _for(self, node: nodes.For, names: Names) -> None:
         shape = self._flow.only(node.iter, _ITERATED, names, "a loop needs a list")
@@ -126,7 +152,7 @@ class _Template:
             self._flow.present(node.test, inner)
             inner = conditions.narrowed(inner, node.test, True)
         # What the body sets is unknown where it begins again.
-        inner |= {name: Known(None) for name in names if _set(node, name)}
+        inner |= {name: Known(None) for name in _set(node)}
         self.body(node.body, inner)
         self.body(node.else_, names)
 
@@ -137,8 +163,8 @@ class _Template:
         return {**names, **bound}
 
 
-def _set(node: nodes.Node, name: str) -> bool:
-    """Whether a statement inside sets a name anew."""
-    return any(
-        each.name == name for assigned in node.find_all(nodes.Assign) for each in assigned.target.find_all(nodes.Name)
-    )
+def _set(node: nodes.Node) -> frozenset[str]:
+    """The names that statements inside set anew."""
+    targets = [assigned.target for assigned in node.find_all(nodes.Assign)]
+    plain = [target.name for target in targets if isinstance(target, nodes.Name)]
+    return frozenset([*plain, *(each.name for target in targets for each in target.find_all(nodes.Name))])

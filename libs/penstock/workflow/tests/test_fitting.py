@@ -69,6 +69,13 @@ def _without_values(schema: Any) -> Any:
             return schema
 
 
+def test_a_tree_fits_a_tree() -> None:
+    tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}}}
+    shape = {"$ref": "#/$defs/tree", "$defs": {"tree": tree}}
+
+    assert list(misfits(shape, shape)) == []
+
+
 class Letter(BaseModel):
     to: str
     copies: int = 1

@@ -1,5 +1,6 @@
 """Owns the proof that what is worked out about expressions is what happens when they run."""
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -183,6 +184,31 @@ PLACES = "[1, 2][1]; (1, 2)[0]; {'a': [1]}.a[0]; 'abc'[1:]; 1 < 2 < 3; 'a' ~ 'b'
 def test_the_trees_are_those_of_minijinja(source: str) -> None:
     """What an expression is worked out from is Jinja's reading of it; what runs is MiniJinja's."""
     assert compile_expression(source)(SCOPE.__getitem__) == Environment().compile_expression(source)()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        " and ".join(["read.maybe"] * 300),
+        "not (" + " and ".join(["read.maybe"] * 100) + ")",
+        " or ".join(["(read.maybe and read.owner)"] * 100),
+        "(" * 300 + "read.maybe" + ")" * 300,
+        " ~ ".join(["read.title"] * 300),
+    ],
+)
+def test_a_long_condition_is_worked_out_in_time_or_not_at_all(source: str) -> None:
+    """Guard: each part of a condition is looked at once, and a tree without end is let through."""
+    with contextlib.suppress(templates.UnreadableError):
+        templates.of_expression(source, SCOPE)
+    assert templates.after(source, SCOPE, holds=False).keys() == SCOPE.keys()
+
+
+def test_a_type_that_is_made_of_itself_is_unknown() -> None:
+    again = {"anyOf": [{"$ref": "#/$defs/again"}, {"$ref": "#/$defs/again"}, {"type": "null"}]}
+    shape: Shape = {"$ref": "#/$defs/again", "$defs": {"again": again}}
+
+    assert types_of(shape) == frozenset()
+    assert troubles("read.x.y", {"read": shape}) == []
 
 
 # The properties: random schemas, the values they allow, random expressions over them.
