@@ -22,6 +22,20 @@ NEVER: Final[Shape] = {"anyOf": []}
 BOOLEAN: Final[Shape] = {"type": "boolean"}
 NULL: Final[Shape] = {"type": "null"}
 _CONTAINERS: Final = frozenset({"object", "array"})
+_TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
+_WORDS: Final[dict[str, tuple[type, ...]]] = {
+    "type": (str, list),
+    "properties": (dict,),
+    "required": (list,),
+    "items": (dict, bool),
+    "enum": (list,),
+    "anyOf": (list,),
+    "oneOf": (list,),
+    "$defs": (dict,),
+    "minItems": (int, float),
+    "minLength": (int, float),
+}
+"""What may stand after the words of a schema that are looked at here."""
 _OPAQUE: Final = frozenset({"allOf", "if", "not", "$dynamicRef", "patternProperties", "dependentSchemas"})
 _BRANCHES: Final = ("anyOf", "oneOf")
 _REMARKS: Final = frozenset(
@@ -305,10 +319,24 @@ def _properties(shape: dict[str, Any]) -> dict[str, Any]:
     return properties if isinstance(properties, dict) else {}
 
 
+def _well_formed(shape: dict[str, Any]) -> bool:
+    """Whether the words of a schema that are looked at here say what they may; one that is none is told elsewhere."""
+    for word, kinds in _WORDS.items():
+        if word in shape and not isinstance(shape[word], kinds):
+            return False
+    types = shape.get("type", [])
+    listed = [types] if isinstance(types, str) else types
+    return all(isinstance(name, str) for name in shape.get("required", [])) and all(
+        isinstance(name, str) and name in _TYPES for name in listed
+    )
+
+
 def _resolved(shape: Shape) -> Shape:
     """The schema that a local reference (`#/$defs/name`) stands for; None for a reference that leads elsewhere."""
     for _ in range(REFERENCES_MAX):
-        if shape is None or "$ref" not in shape:
+        if shape is None or not _well_formed(shape):
+            return None
+        if "$ref" not in shape:
             return shape
         reference, definitions = shape["$ref"], shape.get("$defs")
         name = reference.removeprefix("#/$defs/") if isinstance(reference, str) else ""

@@ -361,3 +361,34 @@ def test_a_template_and_an_expression_agree(schema: dict[str, Any], path: str, c
     source = "{% if " + condition + " %}{{ " + path + " }}{% endif %}"
     compile_text(source)
     assert [f"{each.message} ({each.hint})" for each in templates.of_text(source, {"v": schema})] == expression
+
+
+WORDS = ["type", "properties", "required", "items", "anyOf", "enum", "const", "$ref", "$defs", "minItems", "a", "x"]
+ODD_SCHEMAS = st.recursive(
+    st.sampled_from(["string", "null", True, 1, None, "#/$defs/a"]),
+    lambda inner: st.dictionaries(st.sampled_from(WORDS), inner, max_size=4) | st.lists(inner, max_size=3),
+    max_leaves=14,
+).filter(lambda value: isinstance(value, dict))
+
+
+@SETTINGS
+@given(ODD_SCHEMAS)
+def test_what_is_no_schema_breaks_nothing(schema: Any) -> None:
+    """Guard: a schema that is none is a fault of its own; what refers to it is still checked."""
+    troubles("v.x.a[0] | first ~ v.a", {"v": schema})
+    templates.after("v.x == 'a' and v.a | length > 0", {"v": schema}, holds=False)
+
+
+TOKENS = (
+    "{{ }} {% %} if endif for in endfor v .x [0] ( ) | default first is defined not and or 1 'a' ~ - == , [ ] { } set ="
+)
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from(TOKENS.split()), max_size=14))
+def test_whatever_is_written_is_worked_out_or_let_through(parts: list[str]) -> None:
+    for source in ("".join(parts), " ".join(parts)):
+        with contextlib.suppress(templates.UnreadableError):
+            templates.of_text(source, SCOPE)
+        with contextlib.suppress(templates.UnreadableError):
+            templates.of_string(source, SCOPE)
