@@ -363,10 +363,10 @@ def test_a_template_and_an_expression_agree(schema: dict[str, Any], path: str, c
     assert [f"{each.message} ({each.hint})" for each in templates.of_text(source, {"v": schema})] == expression
 
 
-WORDS = ["type", "properties", "required", "items", "anyOf", "enum", "const", "$ref", "$defs", "minItems", "a", "x"]
+KEYWORDS = ["type", "properties", "required", "items", "anyOf", "enum", "const", "$ref", "$defs", "minItems", "a", "x"]
 ODD_SCHEMAS = st.recursive(
     st.sampled_from(["string", "null", True, 1, None, "#/$defs/a"]),
-    lambda inner: st.dictionaries(st.sampled_from(WORDS), inner, max_size=4) | st.lists(inner, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4) | st.lists(inner, max_size=3),
     max_leaves=14,
 ).filter(lambda value: isinstance(value, dict))
 
