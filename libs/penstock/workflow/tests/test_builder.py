@@ -1,5 +1,6 @@
 """Owns the promise that YAML, Python and definitions say the same, and can be turned into one another."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from penstock.testkit.drawn import sound_definitions
 from penstock.workflow import builder as w
 from penstock.workflow.definition import Definition
 from penstock.workflow.editor import every_part
-from penstock.workflow.notation import NotationError, load, values
+from penstock.workflow.notation import NotationError, load, parse, values
 from penstock.workflow.parts import Leaf
 
 ROOT = Path(__file__).parents[4]
@@ -97,8 +98,10 @@ def test_any_value_comes_back_as_it_was(value: Any, text: str) -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sound_definitions())
-def test_any_definition_goes_through_yaml_and_python_unchanged(definition: Definition) -> None:
+def test_any_definition_goes_through_yaml_python_and_publication_unchanged(definition: Definition) -> None:
     assert load(w.to_yaml(definition)) == definition
+    # as `penstock publish` sends one that includes files
+    assert parse(json.loads(definition.model_dump_json(exclude_defaults=True))).definition == definition
     assert built(w.to_python(definition)) == definition
 
 
