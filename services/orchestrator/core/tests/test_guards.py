@@ -5,7 +5,9 @@ from decimal import Decimal
 from penstock.contracts.messages import Budget, NextMove, RunUsage
 from penstock.testkit.builders import BEGINNING_MS, a_chain, a_child_run, a_model, a_task
 from penstock.workflow.tiers import Breaker, Route
+from services.orchestrator.core.allowance import Allowance
 from services.orchestrator.core.breakers import Breakers, RouteEvent, tier_route
+from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.state import NOTHING
 from services.orchestrator.core.tests.conversation import Conversation
 from services.orchestrator.core.values import VALUE_BYTES_MAX
@@ -121,3 +123,16 @@ def test_a_straggler_neither_opens_nor_closes_a_route_that_is_tried_out() -> Non
     assert known.look(route, 10_000).probe
     known.learn([RouteEvent(route, "failed", 0, 10_000, 5_000)])
     assert known.look(route, 10_000).probe
+
+
+def test_calls_of_one_event_share_what_is_left_of_the_tenants_day() -> None:
+    # given a tenant with room for one more call, and a run that asks for two at once
+    calls = {"id": "all", "parallel": {"sections": [a_model("left"), a_model("right")], "join": "best_effort"}}
+    talk = Conversation(a_chain(a_task("first"), calls))
+    talk.facts = Facts(tenant=Allowance("default", Budget(model_calls=9), {"model_calls": 1}))
+
+    talk.succeed("main/first")
+
+    assert talk.asked() == []
+    assert talk.run.error is not None
+    assert (talk.run.error.code, talk.run.error.step) == ("budget_exceeded", "main/all/right")
