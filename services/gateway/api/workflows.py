@@ -1,5 +1,6 @@
 """Owns the HTTP of workflows: publish, list, read."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -120,8 +121,8 @@ async def _document(request: Request) -> Document:
     body = await strict.body()
     try:
         if request.headers.get("content-type", "").partition(";")[0].strip().endswith("yaml"):
-            return read(body.decode())
-        return parse(orjson.loads(body))
+            return await asyncio.to_thread(read, body.decode())  # seconds, where it is large
+        return await asyncio.to_thread(parse, orjson.loads(body))
     except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
         fault = FaultBody(path="$", message=str(error))
         raise ProblemError(400, "malformed_json", "The body cannot be read", str(error), errors=[fault]) from error

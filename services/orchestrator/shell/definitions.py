@@ -1,5 +1,6 @@
 """Owns the definitions that runs can start with: first publication wins, the newest of a name is what it means."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
@@ -111,11 +112,12 @@ class Definitions:
             raise RefusedDefinitionError(str(error)) from error
         except ValidationError as error:
             raise RefusedDefinitionError(explain(error)) from error
-        self._refuse_what_cannot_run(published, definition)
         # The order of a schema's properties is kept as its author wrote it: a model writes its answer in that order.
         content = orjson.dumps(published.definition)
         if self._bodies.get((published.name, published.version)) == content:
-            return
+            return  # taken before, whatever today's checks would say of it
+        # A large definition is checked for seconds; runs are decided meanwhile.
+        await asyncio.to_thread(self._refuse_what_cannot_run, published, definition)
         kept = await self._store.add_definition(
             published.name, published.version, content, int(published.published_at.timestamp() * 1000)
         )

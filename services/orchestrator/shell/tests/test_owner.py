@@ -8,6 +8,7 @@ from penstock.contracts import topics
 from penstock.contracts.messages import NextMove, RunRequested
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.testkit.builders import BEGINNING_MS, a_chain, a_definition, a_task, failed, succeeded
+from penstock.workflow.faults import Fault
 from services.orchestrator.shell.deciding import CHANGES_PER_RECORD_MAX
 from services.orchestrator.shell.definitions import RefusedDefinitionError
 from services.orchestrator.shell.owner import Limits
@@ -319,6 +320,16 @@ async def test_a_definition_stays_as_it_was_first_published(world: World) -> Non
         await world.publish(a_definition(a_task("other")))
     await world.owner.process([world.request()])
     assert [task.step for task in world.wire.take_tasks()] == ["main/first"]
+
+
+async def test_a_definition_that_was_taken_is_not_checked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a definition that is known, and checks that have become stricter since
+    faults = [Fault("$.do", "what was sound is none any more")]
+    monkeypatch.setattr("services.orchestrator.shell.definitions.check", lambda _: faults)
+    # when an instance that starts reads the topic from its beginning, then it is taken as it was
+    await world.publish(a_definition(a_chain(a_task("first"), a_task("second"))))
+    with pytest.raises(RefusedDefinitionError, match="none any more"):
+        await world.publish(a_definition(a_task("new")), version="2")
 
 
 async def test_a_definition_for_a_queue_that_does_not_exist_is_refused(world: World) -> None:
