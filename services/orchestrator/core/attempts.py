@@ -207,14 +207,12 @@ def _check_caps(turn: Turn, leaf: LeafFrame) -> None:
     run, step = turn.run, leaf.step
     if turn.at_ms >= run.deadline_at_ms:
         raise RunFailedError(deadline_exceeded(turn))
-    failure: Failure | None = None
     if turn.live.dispatched >= turn.live.steps_max and step.kind != "undo":
         text = (
             f"the run asked for {turn.live.dispatched} attempts, its steps_max: raise `steps_max` of the workflow "
             f"`{run.workflow}`, or look for a loop"
         )
         failure = Failure(code="steps_exceeded", message=text, step=step.path)
-    if failure is not None:
         _failed(turn, leaf, failure)
         raise RunFailedError(failure)
 
