@@ -30,6 +30,14 @@ do:
 SECONDS_MAX = 120.0
 
 
+AT_A_TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("services.cli", run_name="__main__", alter_sys=True)
+"""
+"""The command with Ctrl-C as a terminal has it: tests in the background of a shell inherit that it is ignored."""
+
+
 class Shell:
     """Runs commands against a system."""
 
@@ -43,8 +51,8 @@ class Shell:
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "services.cli",
+            "-c",
+            AT_A_TERMINAL,
             *arguments,
             env=self.environment,
             cwd=self.folder,
