@@ -24,8 +24,17 @@ from services.orchestrator.shell.store import Store
 from services.orchestrator.shell.telemetry import OrchestratorInstruments
 
 HOUR_MS = 3_600_000
-SESSION = {"plan_cache_mode": "force_generic_plan"}
-"""Planning the batch's statement anew costs more than running it, and its plan never depends on its arguments."""
+SESSION = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""Planning the batch's statement anew costs more than running it, and its plan never depends on its arguments.
+
+The plan is made once, when the tables may be empty: left to itself it would read them whole, batch after batch, until
+somebody analyses them. Everything here is found by its key.
+"""
 DEFINITIONS_TOPIC, ALIASES_TOPIC = topics.WORKFLOW_PUBLISHED.name, topics.WORKFLOW_ALIASED.name
 
 
