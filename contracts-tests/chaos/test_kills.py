@@ -1,7 +1,5 @@
 """Owns the promise that no kill of any service loses work, repeats finished work, or ends a run twice."""
 
-import signal
-
 import pytest
 
 from penstock.contracts.topics import INFERENCE_COMPLETED, TASK_COMPLETED, TOOL_COMPLETED, Service
@@ -27,11 +25,7 @@ async def test_a_killed_service_comes_back_and_no_finished_step_runs_again(
     await load.answered(run_ids, RUNS // 4, MIDDLE.get(service, TASK_COMPLETED.name))
 
     # when the service is killed; its supervisor starts it again
-    part = running.part(service)
-    restarts = part.restarts
-    running.send(service, 0, signal.SIGKILL)
-    while part.restarts == restarts:
-        await part.changed()
+    part = await running.crash(service)
     moment = await load.moment()
 
     # then all runs finish, each once, and what had been answered was not executed again

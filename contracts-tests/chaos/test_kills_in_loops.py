@@ -1,7 +1,6 @@
 """Owns the promise that no kill loses a turn, a round or a sub-task of a loop, or pays for one twice."""
 
 import json
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -64,11 +63,7 @@ async def test_loops_go_on_where_they_were_after_a_kill(running: System, load: T
     await load.answered(run_ids, RUNS * len(COUNTED) // 3)
 
     # when a service is killed, and is started again
-    part = running.part(service)
-    restarts = part.restarts
-    running.send(service, 0, signal.SIGKILL)
-    while part.restarts == restarts:
-        await part.changed()
+    part = await running.crash(service)
     moment = await load.moment()
 
     # then every run completes with all its turns, sub-tasks and rounds

@@ -1,6 +1,5 @@
 """Owns the promise that no kill stops a run from taking back what it did: each undo once, in order, then the end."""
 
-import signal
 from collections import Counter
 from typing import Any
 
@@ -45,11 +44,7 @@ async def test_undoing_goes_on_after_a_kill(running: System, load: Traffic, serv
     await load.answered(run_ids, RUNS * 4)
 
     # when a service is killed, and is started again
-    part = running.part(service)
-    restarts = part.restarts
-    running.send(service, 0, signal.SIGKILL)
-    while part.restarts == restarts:
-        await part.changed()
+    part = await running.crash(service)
 
     # then every run fails for its own reason, once, and nothing is left undone
     finished = await load.downstream.finished(run_ids, FINISH_SECONDS)

@@ -1,6 +1,5 @@
 """Owns the promise that no kill loses what waits: sleeps, retries that are put off, fallbacks, child runs."""
 
-import signal
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -58,11 +57,7 @@ async def test_what_waits_goes_on_after_a_kill(running: System, load: Traffic, s
     await load.answered(run_ids, RUNS * 3 // 2)
 
     # when a service is killed, and is started again
-    part = running.part(service)
-    restarts = part.restarts
-    running.send(service, 0, signal.SIGKILL)
-    while part.restarts == restarts:
-        await part.changed()
+    part = await running.crash(service)
     moment = await load.moment()
 
     # then every run completes, and so does one child of each, each once

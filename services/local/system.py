@@ -69,6 +69,15 @@ class System:
         """Send a signal as somebody outside would: if the process dies of it, it is started again."""
         self.part(service, index).send(number)
 
+    async def crash(self, service: Service | str, index: int = 0) -> Part:
+        """Kill it as the kernel would, and return when its supervisor has noticed and starts it again."""
+        part = self.part(service, index)
+        restarts = part.restarts
+        part.send(signal.SIGKILL)
+        while part.restarts == restarts:
+            await part.changed()
+        return part
+
     def pause(self, service: Service | str, index: int = 0) -> None:
         """Freeze it: it holds its connections and its group membership, and does nothing."""
         self.part(service, index).pause()
