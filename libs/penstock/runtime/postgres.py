@@ -47,7 +47,8 @@ async def connect_pool(
     while True:
         pool = asyncpg.create_pool(
             url,
-            min_size=1,
+            init_size=1,
+            min_size=0,  # what is asked for connects again; asyncpg's own attempts fill the log with tracebacks
             max_size=connections_max,
             timeout=CONNECT_SECONDS,
             command_timeout=statement_seconds,

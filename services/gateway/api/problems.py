@@ -97,9 +97,8 @@ def install(app: FastAPI) -> None:
 
     async def on_away(request: Request, error: Exception) -> Response:
         logger("api").warning(LogEvent.REQUEST_FAILED, path=request.url.path, error=repr(error))
-        problem = ProblemError(
-            503, "unavailable", "The database does not answer", "The gateway waits for Postgres.", hint="ask again"
-        )
+        detail = "The gateway could not reach what it needs for this request, as a rule Postgres; its log says what."
+        problem = ProblemError(503, "unavailable", "A part does not answer", detail, hint="ask again in a moment")
         return document(problem, _instance(request))
 
     for kind in AWAY:
