@@ -102,4 +102,4 @@ def test_the_readme_shows_the_diagram() -> None:
     readme = (Path(generate.ROOT) / "README.md").read_text()
 
     assert generate.DIAGRAM_BEGIN in readme
-    assert 'orchestrator -- "inference.requested" --> inference' in readme
+    assert 'orchestrator -- "inference.requested<br>work.cancelled" --> inference' in readme

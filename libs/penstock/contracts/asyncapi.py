@@ -20,6 +20,7 @@ _KEYS: Final[Mapping[Key, str]] = {
     Key.TENANT: "The tenant.",
     Key.WORKFLOW_VERSION: "The workflow's `name@version`.",
     Key.WORKFLOW_ALIAS: "The alias, `name@alias`.",
+    Key.ENGINE: "The engine's name.",
 }
 _GROUPS: Final[Mapping[PartitionGroup, str]] = {
     PartitionGroup.HOME: "The partition number is the run's home.",

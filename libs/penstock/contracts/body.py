@@ -63,3 +63,14 @@ def _fields(message: type[Message]) -> tuple[set[str], tuple[tuple[str, FieldInf
     """All names, shared by all trusted messages of a type; and those that have a default."""
     fields = message.model_fields
     return set(fields), tuple((name, field) for name, field in fields.items() if not field.is_required())
+
+
+def either(success: str, then: dict[str, Any]) -> ConfigDict:
+    """The schema's form of: an output where `status` is `success`, an error where it is not."""
+    return ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"status": {"const": success}}},
+            "then": {**then, "not": {"required": ["error"]}},
+            "else": {"required": ["error"], "not": {"required": ["output"]}},
+        }
+    )

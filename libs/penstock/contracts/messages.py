@@ -11,7 +11,6 @@ from uuid import UUID
 
 from pydantic import (
     AwareDatetime,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
@@ -23,27 +22,41 @@ from pydantic import (
 
 from penstock.contracts.aliases import Canary as Canary
 from penstock.contracts.aliases import WorkflowAliased as WorkflowAliased
-from penstock.contracts.body import Count, Currency, DecimalString, Labels, RunId, Tenant
+from penstock.contracts.body import Currency, DecimalString, Labels, RunId, Tenant, either
 from penstock.contracts.body import Message as Message  # every body is one: readers find it here
 from penstock.contracts.children import ParentStep
+from penstock.contracts.engines import CapacityReported as CapacityReported
+from penstock.contracts.engines import EngineHealth as EngineHealth
+from penstock.contracts.engines import EngineMetered as EngineMetered
 from penstock.contracts.ids import DEFAULT_TENANT
+from penstock.contracts.model_calls import ChatMessage as ChatMessage
+from penstock.contracts.model_calls import Image as Image
+from penstock.contracts.model_calls import InferenceCompleted as InferenceCompleted
+from penstock.contracts.model_calls import InferenceRequested as InferenceRequested
+from penstock.contracts.model_calls import InferenceStreamed as InferenceStreamed
+from penstock.contracts.model_calls import Sampling as Sampling
+from penstock.contracts.model_calls import TokenLogprob as TokenLogprob
+from penstock.contracts.model_calls import ToolCall as ToolCall
+from penstock.contracts.model_calls import ToolSignature as ToolSignature
 from penstock.contracts.parts import Budget as Budget
 from penstock.contracts.parts import Failure as Failure
 from penstock.contracts.parts import Lane as Lane
 from penstock.contracts.parts import Money as Money
 from penstock.contracts.parts import NextMove as NextMove
 from penstock.contracts.parts import RunUsage as RunUsage
-
-
-def _either(success: str, then: dict[str, Any]) -> ConfigDict:
-    """The schema's form of: an output where `status` is `success`, an error where it is not."""
-    return ConfigDict(
-        json_schema_extra={
-            "if": {"properties": {"status": {"const": success}}},
-            "then": {**then, "not": {"required": ["error"]}},
-            "else": {"required": ["error"], "not": {"required": ["output"]}},
-        }
-    )
+from penstock.contracts.work import Attributed as Attributed
+from penstock.contracts.work import PricedCost as PricedCost
+from penstock.contracts.work import TaskCompleted as TaskCompleted
+from penstock.contracts.work import TaskRequested as TaskRequested
+from penstock.contracts.work import Timing as Timing
+from penstock.contracts.work import TokenUsage as TokenUsage
+from penstock.contracts.work import ToolCompleted as ToolCompleted
+from penstock.contracts.work import ToolRequested as ToolRequested
+from penstock.contracts.work import UsageRecorded as UsageRecorded
+from penstock.contracts.work import WorkCancelled as WorkCancelled
+from penstock.contracts.work import WorkCompleted as WorkCompleted
+from penstock.contracts.work import WorkError as WorkError
+from penstock.contracts.work import WorkRequested as WorkRequested
 
 
 class RunRequested(Message):
@@ -87,7 +100,7 @@ class SignalKind(StrEnum):
 class RunFinished(Message):
     """A run's end: `output` where it completed, `error` where it did not."""
 
-    model_config = _either("completed", {"required": ["output"]})
+    model_config = either("completed", {"required": ["output"]})
 
     run_id: str
     workflow: str
@@ -221,154 +234,3 @@ class WorkflowPublished(Message):
     version: str
     definition: dict[str, Any]
     published_at: datetime
-
-
-class Attributed(Message):
-    """Whose work it is: goes unchanged from request to outcome to usage."""
-
-    request_id: UUID
-    tenant: str
-    run_key: UUID
-    run_id: str
-    home: int
-    workflow: str
-    version: str
-    step: str
-    attempt: int
-    labels: dict[str, str] = Field(default_factory=dict)
-
-
-class WorkRequested(Attributed):
-    """What all requests for work share. Past `deadline` nobody awaits the answer."""
-
-    deadline: datetime
-    priority: Lane = Lane.STANDARD
-
-
-class ChatMessage(Message):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
-
-
-class InferenceRequested(WorkRequested):
-    """A model call. `model` is what the pool's engines call the model."""
-
-    pool: str
-    model: str
-    messages: list[ChatMessage]
-    output_schema: dict[str, Any] | None = None
-    max_tokens: Annotated[int, Field(ge=1)]
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    seed: int | None = None
-
-
-class ToolRequested(WorkRequested):
-    """A tool call: `tool` is `server.tool`, and `grants` all that the executor may call for this step."""
-
-    tool: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    grants: list[str]
-    idempotent: bool = False
-
-
-class TaskRequested(WorkRequested):
-    """A call of a Python function of the user's."""
-
-    queue: str
-    task: str
-    input: Any = None
-
-
-class WorkError(Message):
-    """A failed attempt: a stable `code` for machines, a message for people, and what to do next."""
-
-    code: str
-    message: str
-    next: NextMove
-    retry_after_ms: Count | None = None
-
-
-class TokenUsage(Message):
-    """Tokens in mutually exclusive buckets: their sum is what the engine processed."""
-
-    input: Count = 0
-    cached_input: Count = 0
-    output: Count = 0
-    reasoning: Count = 0
-
-
-class Timing(Message):
-    """Where one request's time went, in milliseconds."""
-
-    queue_ms: Annotated[float, Field(ge=0)] = 0.0
-    first_token_ms: Annotated[float, Field(ge=0)] | None = None
-    total_ms: Annotated[float, Field(ge=0)] = 0.0
-
-
-class PricedCost(Money):
-    """Money with the version of the price list that it was computed from."""
-
-    price_version: str
-
-
-class WorkCompleted(Attributed):
-    """What all outcomes share: `output` where the attempt succeeded, `error` where it did not."""
-
-    model_config = _either("succeeded", {})
-
-    status: Literal["succeeded", "failed"]
-    output: Any = None
-    error: WorkError | None = None
-    executor: str
-    started_at: datetime
-    finished_at: datetime
-
-    @model_validator(mode="after")
-    def _output_or_error(self) -> Self:
-        if (self.status == "succeeded") != (self.error is None):
-            raise ValueError("an attempt that succeeded has no error, any other has one")
-        return self
-
-
-class InferenceCompleted(WorkCompleted):
-    """A model's answer. `output` is the parsed JSON where a schema was asked for, else the text."""
-
-    pool: str
-    model: str
-    engine: str
-    simulated: bool
-    finish_reason: str | None = None
-    usage: TokenUsage = TokenUsage()
-    timing: Timing = Timing()
-    cost: PricedCost | None = None
-
-
-class ToolCompleted(WorkCompleted):
-    """A tool's answer."""
-
-    tool: str
-
-
-class TaskCompleted(WorkCompleted):
-    """A task's return value."""
-
-    task: str
-
-
-class UsageRecorded(Attributed):
-    """What one attempt used. Exactly one per request that reached an executor; counted once by `request_id`."""
-
-    kind: Literal["inference", "tool", "task"]
-    status: Literal["succeeded", "failed"]
-    subject: str
-    """The model, tool or task."""
-    pool: str | None = None
-    lane: Lane | None = None
-    engine: str | None = None
-    simulated: bool = False
-    tokens: TokenUsage = TokenUsage()
-    timing: Timing = Timing()
-    cost: PricedCost
-    recorded_at: datetime

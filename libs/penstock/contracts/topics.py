@@ -37,6 +37,7 @@ class Key(StrEnum):
     TENANT = "tenant"
     WORKFLOW_VERSION = "name@version"
     WORKFLOW_ALIAS = "name@alias"
+    ENGINE = "engine"
 
 
 class PartitionGroup(StrEnum):
@@ -223,6 +224,48 @@ USAGE_RECORDED = Topic(
     why="What every attempt used and cost, attributed; the ledger counts each request id once.",
 )
 
+INFERENCE_STREAMED = Topic(
+    name="penstock.inference.streamed.v1",
+    message=m.InferenceStreamed,
+    key=Key.RUN,
+    producers=_services(_S.INFERENCE),
+    consumers=_services(_S.GATEWAY, _S.DOWNSTREAM),
+    group=PartitionGroup.READ_SIDE,
+    retention_ms=HOUR_MS,
+    why="Answers while they come, in pieces; the completed result stays the only one that counts.",
+)
+WORK_CANCELLED = Topic(
+    name="penstock.work.cancelled.v1",
+    message=m.WorkCancelled,
+    key=Key.RUN,
+    producers=_services(_S.ORCHESTRATOR),
+    consumers=_services(_S.INFERENCE, _S.TOOL_EXECUTOR, _S.WORKER),
+    group=PartitionGroup.BROADCAST,
+    retention_ms=DAY_MS,
+    why="Nobody awaits this request any more: whoever has it stops, and its engine slot is free at once.",
+)
+ENGINE_METERED = Topic(
+    name="penstock.engine.metered.v1",
+    message=m.EngineMetered,
+    key=Key.ENGINE,
+    producers=_services(_S.INFERENCE),
+    consumers=_services(_S.GATEWAY, _S.DOWNSTREAM),
+    group=PartitionGroup.READ_SIDE,
+    retention_ms=30 * DAY_MS,
+    why="Every second of every engine, attributed or idle: with the usage records it adds up to the bill.",
+)
+CAPACITY_REPORTED = Topic(
+    name="penstock.capacity.reported.v1",
+    message=m.CapacityReported,
+    key=Key.ENGINE,
+    producers=_services(_S.INFERENCE),
+    consumers=_services(_S.ORCHESTRATOR, _S.GATEWAY),
+    group=PartitionGroup.BROADCAST,
+    compacted=True,
+    retention_ms=DAY_MS,
+    why="How much room each engine has: routes are chosen by it, and burst where it pays.",
+)
+
 TOPICS: tuple[Topic[m.Message], ...] = (
     WORKFLOW_PUBLISHED,
     WORKFLOW_ALIASED,
@@ -237,6 +280,10 @@ TOPICS: tuple[Topic[m.Message], ...] = (
     TASK_REQUESTED,
     TASK_COMPLETED,
     USAGE_RECORDED,
+    INFERENCE_STREAMED,
+    WORK_CANCELLED,
+    ENGINE_METERED,
+    CAPACITY_REPORTED,
 )
 
 DEAD_LETTER_PREFIX = "dlq."

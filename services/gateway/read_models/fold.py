@@ -250,3 +250,6 @@ _FOLDERS: Final[Mapping[str, Callable[[Batch, fields.Document, bytes], None]]] =
     topics.WORKFLOW_PUBLISHED.name: _published,
     topics.WORKFLOW_ALIASED.name: _aliased,
 }
+
+FOLDED: Final = frozenset(_FOLDERS)
+"""The topics that become tables; what else the gateway hears is for those who watch at the moment."""

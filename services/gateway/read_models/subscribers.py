@@ -28,7 +28,7 @@ from penstock.runtime.kafka.records import Received, TopicPartition, dead_letter
 from penstock.runtime.postgres import AWAY
 from penstock.runtime.telemetry import logger
 from services.gateway.read_models import store
-from services.gateway.read_models.fold import Batch, fold
+from services.gateway.read_models.fold import FOLDED, Batch, fold
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry import Instruments, LogEvent
 
@@ -105,7 +105,7 @@ class Subscribers:
         return document
 
     def _subscribe(self) -> Any:
-        consumed = consumed_by(Service.GATEWAY)
+        consumed = [topic for topic in consumed_by(Service.GATEWAY) if topic.name in FOLDED]
         subscriber = self.broker.subscriber(
             *(topic.name for topic in consumed),
             group_id=self._group,

@@ -43,9 +43,11 @@ class ModelNode(LeafNode):
         own = {
             "pool": route.pool,
             "model": route.model,
+            "operation": "chat",
             "messages": messages,
             "output_schema": self.guide(scope),
             "max_tokens": self.block.max_tokens,
+            "on_overflow": "refuse",
             "temperature": self.block.temperature,
             "seed": self.block.seed,
         }
