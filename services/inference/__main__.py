@@ -1,38 +1,49 @@
-"""Runs inference: one engine, one pool, its lanes urgent first."""
+"""Runs inference: the engines of one pool, its lanes urgent first."""
 
 import asyncio
-import contextlib
 
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute
+from penstock.runtime.health import Health
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.inference.caller import ModelCaller
 from services.inference.core import lanes
+from services.inference.metering import EngineMeter
 from services.inference.settings import InferenceSettings
-from services.inference.watch import EngineWatch
+from services.inference.station import Station, Stations
+from services.inference.watch import EngineWatch, first_up
 
 
 async def main(context: Context[InferenceSettings]) -> None:
     """Consumes from the moment that the engine answers until stopped."""
     settings = context.settings
-    engine = settings.engine()
-    watch = EngineWatch(engine, context.health)
+    stations = Stations([_station(settings, context.health)])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
-    caller = ModelCaller(engine, watch, settings.billing(), answers, settings.limits(), now_ms)
-    probing = asyncio.create_task(watch.run())
+    caller = ModelCaller(stations, answers, settings.limits(), now_ms)
+    probing = [asyncio.create_task(station.watch.run()) for station in stations]
     try:
-        await watch.wait_first(context.stop)
+        await first_up([station.watch for station in stations], context.stop)
         groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
-        await execute(
-            context, groups, caller.handle, answers, in_flight_max=lanes.fetched_max(settings.inference_concurrency)
-        )
+        await execute(context, groups, caller.handle, answers, in_flight_max=lanes.fetched_max(stations.concurrency))
     finally:
-        probing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await probing
-        await engine.close()
+        for each in probing:
+            each.cancel()
+        await asyncio.gather(*probing, return_exceptions=True)
+        for station in stations:
+            await station.engine.close()
+
+
+def _station(settings: InferenceSettings, health: Health) -> Station:
+    engine = settings.engine()
+    return Station(
+        engine,
+        EngineWatch(engine, health),
+        EngineMeter(engine.name, settings.billing()),
+        frozenset(settings.inference_model),
+        settings.inference_concurrency,
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
-from services.inference.caller import Billing, Limits
+from services.inference.caller import Limits
 from services.inference.core.pricing import PriceList
 from services.inference.core.roofline import HARDWARE, ModelShape, Roofline
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine
 from services.inference.engines.simulated import SimulatedEngine
+from services.inference.metering import Billing
 
 PRICES: Final = Path(__file__).with_name("prices.yaml")
 
@@ -66,12 +67,7 @@ class InferenceSettings(ServiceSettings):
 
     def limits(self) -> Limits:
         """What this instance does."""
-        return Limits(
-            pool=self.inference_pool,
-            models=frozenset(self.inference_model),
-            concurrency=self.inference_concurrency,
-            home_partitions=self.home_partitions,
-        )
+        return Limits(pool=self.inference_pool, home_partitions=self.home_partitions)
 
     def engine(self) -> Engine:
         """The engine that is chosen."""

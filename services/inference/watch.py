@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 from penstock.runtime.health import Health
@@ -27,6 +28,7 @@ class EngineWatch:
         self._outage_wait_seconds: Final = outage_wait_seconds
         self._up: Final = asyncio.Event()
         self._in_doubt: Final = asyncio.Event()
+        self._started = False
         health.set_ready(PART, False, "not probed yet")
 
     def suspect(self) -> None:
@@ -41,17 +43,12 @@ class EngineWatch:
                 async with asyncio.timeout(min(seconds, self._outage_wait_seconds)):
                     await self._up.wait()
 
-    async def wait_first(self, stop: asyncio.Event) -> None:
-        """Returns once the engine has answered for the first time, or when the service stops."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._up, stop)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    async def wait_for_ever(self) -> None:
+        """Returns once the engine answers."""
+        await self._up.wait()
 
     async def run(self) -> None:
-        """Probes until cancelled."""
+        """Starts the engine, then probes until cancelled."""
         while True:
             self._in_doubt.clear()
             up = await self._probe()
@@ -62,6 +59,9 @@ class EngineWatch:
     async def _probe(self) -> bool:
         was_up = self._up.is_set()
         try:
+            if not self._started:
+                await self._engine.start()
+                self._started = True
             detail = await self._engine.probe()
         except EngineFailedError as error:
             self._up.clear()
@@ -76,3 +76,18 @@ class EngineWatch:
         if not was_up:
             _log.info(Event.ENGINE_UP, engine=self._engine.name, detail=detail)
         return True
+
+
+async def first_up(watches: Sequence[EngineWatch], stop: asyncio.Event) -> None:
+    """Returns once any engine has answered for the first time, or when the service stops."""
+    waits = [asyncio.ensure_future(watch.wait_for_ever()) for watch in watches]
+    waits.append(asyncio.ensure_future(_set(stop)))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()

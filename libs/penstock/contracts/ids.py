@@ -33,6 +33,11 @@ def child_run_id(request: UUID) -> str:
     return f"child-{request}"
 
 
+def engine_session(engine: str, began_at_ns: int) -> UUID:
+    """One life of an engine: its name and when it began, in nanoseconds of the wall clock."""
+    return uuid5(NAMESPACE, f"engine/{engine}/{began_at_ns}")
+
+
 def run_id_from_event(source: str, event_id: str) -> str:
     """The run id of a request that names none but came with CloudEvents attributes."""
     # Both may hold any character, so the source is a namespace: no two pairs share a name.

@@ -1,6 +1,6 @@
 """Owns the conversion of an engine's token counts, which include one another, into buckets that do not."""
 
-from penstock.contracts.messages import TokenUsage
+from penstock.contracts.messages import InferenceRequested, TokenUsage
 
 
 def exclusive(prompt: int, cached: int, completion: int, reasoning: int) -> TokenUsage:
@@ -16,3 +16,11 @@ def exclusive(prompt: int, cached: int, completion: int, reasoning: int) -> Toke
 def estimated_tokens(text: str) -> int:
     """Tokens of a text whose engine has not counted them: four characters each, the usual rule for English."""
     return -(-len(text) // 4)
+
+
+def estimated_prompt_tokens(request: InferenceRequested) -> int:
+    """Tokens of all that the model reads, estimated; at least one."""
+    texts = [message.content for message in request.messages] + (request.inputs or [])
+    if request.prompt is not None:
+        texts.append(request.prompt)
+    return max(1, sum(map(estimated_tokens, texts)))

@@ -13,7 +13,8 @@ from penstock.contracts.messages import PricedCost, TokenUsage
 QUANTUM: Final = Decimal("1E-12")
 """Costs are rounded to this: far below a token's price, and short enough to read."""
 
-NANOSECONDS_PER_HOUR: Final = 3_600_000_000_000
+NANOSECONDS: Final = 1_000_000_000
+NANOSECONDS_PER_HOUR: Final = 3600 * NANOSECONDS
 
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 

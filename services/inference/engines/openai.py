@@ -9,9 +9,9 @@ import httpx
 import orjson
 
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
-from services.inference.core.buckets import estimated_tokens, exclusive
+from services.inference.core.buckets import estimated_prompt_tokens, exclusive
 from services.inference.core.failures import Refusal, disconnected, meaning, timed_out, unreachable
-from services.inference.engines.protocol import EngineFailedError, Generation
+from services.inference.engines.protocol import Delta, EngineFailedError, EngineLoad, Generation, ModelLimits, OnDelta
 
 CONNECT_SECONDS: Final = 5.0
 KEEPALIVE_SECONDS: Final = 2.0
@@ -36,6 +36,7 @@ class OpenAiEngine:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.name: Final = name
+        self._running = 0
         self._now_ms: Final = now_ms
         headers = {"content-type": "application/json"}
         if api_key is not None:
@@ -53,6 +54,21 @@ class OpenAiEngine:
             trust_env=False,
         )
 
+    async def start(self) -> None:
+        """Nothing: the endpoint is somebody else's."""
+
+    def limits(self, model: str) -> ModelLimits:  # noqa: ARG002  # endpoints do not say
+        """Unknown: the endpoint refuses what its model does not take."""
+        return ModelLimits()
+
+    def load(self) -> EngineLoad:
+        """Our calls; what others do there, endpoints do not say."""
+        return EngineLoad(running=self._running)
+
+    def prompt_tokens(self, request: InferenceRequested) -> int:
+        """An estimate: the endpoint has the tokenizer."""
+        return estimated_prompt_tokens(request)
+
     async def probe(self) -> str:
         """The models that the endpoint lists."""
         try:
@@ -63,9 +79,12 @@ class OpenAiEngine:
             raise EngineFailedError(_refused(response, response.content, self._now_ms(), structured=False))
         return f"{self._client.base_url} answers"
 
-    async def generate(self, request: InferenceRequested, timeout_seconds: float) -> Generation:
+    async def generate(
+        self, request: InferenceRequested, timeout_seconds: float, on_delta: OnDelta | None = None
+    ) -> Generation:
         """One chat completion, streamed."""
-        answer = _Answer(asyncio.get_running_loop().time)
+        answer = _Answer(asyncio.get_running_loop().time, on_delta)
+        self._running += 1
         try:
             async with asyncio.timeout(timeout_seconds):
                 try:
@@ -80,6 +99,8 @@ class OpenAiEngine:
         except httpx.HTTPError as error:
             reason = unreachable(_named(error)) if answer.first_token_ms is None else disconnected(_named(error))
             raise answer.failed(reason, request) from error
+        finally:
+            self._running -= 1
         return answer.generation(request)
 
     async def _stream(self, request: InferenceRequested, answer: "_Answer") -> None:
@@ -105,8 +126,9 @@ class OpenAiEngine:
 class _Answer:
     """An answer while it streams in."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], on_delta: OnDelta | None) -> None:
         self._clock: Final = clock
+        self._on_delta: Final = on_delta
         self._began: Final = clock()
         self._parts: Final[list[str]] = []
         self._characters = 0
@@ -140,6 +162,8 @@ class _Answer:
         if text and self._characters < ANSWER_CHARACTERS_MAX:
             self._parts.append(text)
             self._characters += len(text)
+            if self._on_delta is not None:
+                self._on_delta(Delta(text, self._chunks))
 
     def failed(self, error: WorkError, request: InferenceRequested) -> EngineFailedError:
         """A failure with what had been spent; where the engine has not said, one token per chunk that came."""
@@ -164,8 +188,7 @@ class _Answer:
         )
 
     def _estimated(self, request: InferenceRequested) -> TokenUsage:
-        prompt = sum(estimated_tokens(message.content) for message in request.messages)
-        return TokenUsage(input=prompt, output=self._chunks)
+        return TokenUsage(input=estimated_prompt_tokens(request), output=self._chunks)
 
 
 def _body(request: InferenceRequested) -> dict[str, Any]:

@@ -1,9 +1,22 @@
 """Owns what the service asks of an engine, whichever it is; one conformance suite holds all of them to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
+from penstock.contracts.messages import InferenceRequested, TokenLogprob, TokenUsage, ToolCall, WorkError
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer as it came: its text, and how many output tokens there are up to its end."""
+
+    text: str
+    tokens: int
+
+
+OnDelta = Callable[[Delta], None]
+"""Told of each piece while the call runs. Must return at once, and must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +27,39 @@ class Generation:
     finish_reason: str
     usage: TokenUsage
     first_token_ms: float
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    embeddings: tuple[tuple[float, ...], ...] | None = None
+    """Of an embedding, a vector per input; `text` is empty then."""
+    max_tokens_used: int | None = None
+    """What `max_tokens` was clamped to, where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What one of the engine's models takes. None where the engine cannot know."""
+
+    context_tokens_max: int | None = None
+    images: bool = False
+    embeddings: bool = False
+    tools: bool = False
+    adapters: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What the engine does at the moment. None where it does not say."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_tokens_used: int | None = None
+    kv_tokens_max: int | None = None
+    """Tokens whose keys and values fit into the engine's cache at a time."""
+    preemptions: int = 0
+    """So far: requests that were put out of the batch and have to be computed again."""
+    prefix_tokens_asked: int = 0
+    """So far: prompt tokens that were looked up in the prefix cache."""
+    prefix_tokens_hit: int = 0
 
 
 class EngineFailedError(Exception):
@@ -39,14 +85,32 @@ class Engine(Protocol):
         """Whether its answers come from no model."""
         ...
 
+    async def start(self) -> None:
+        """Loads and warms up, where there is something to load. Raises EngineFailedError."""
+        ...
+
     async def probe(self) -> str:
         """What is reachable, in words. Raises EngineFailedError where nothing is."""
         ...
 
-    async def generate(self, request: InferenceRequested, timeout_seconds: float) -> Generation:
-        """The model's answer. Raises EngineFailedError."""
+    def limits(self, model: str) -> ModelLimits:
+        """What a model takes, as far as it is known by now."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """What it does now. Costs nothing: no call leaves the process."""
+        ...
+
+    def prompt_tokens(self, request: InferenceRequested) -> int:
+        """Tokens of the request's prompt: counted where the tokenizer is at hand, else estimated."""
+        ...
+
+    async def generate(
+        self, request: InferenceRequested, timeout_seconds: float, on_delta: OnDelta | None = None
+    ) -> Generation:
+        """The model's answer, whatever the operation. Raises EngineFailedError."""
         ...
 
     async def close(self) -> None:
-        """Gives connections back."""
+        """Ends what runs in it and gives connections and memory back."""
         ...

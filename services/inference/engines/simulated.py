@@ -10,11 +10,11 @@ from typing import Final
 import orjson
 
 from penstock.contracts.messages import InferenceRequested, NextMove, TokenUsage, WorkError
-from services.inference.core.buckets import estimated_tokens
+from services.inference.core.buckets import estimated_prompt_tokens, estimated_tokens
 from services.inference.core.failures import timed_out
 from services.inference.core.roofline import Roofline, Sequence, step
 from services.inference.core.sample import MARK, CannotSampleError, Dice, prose, value
-from services.inference.engines.protocol import EngineFailedError, Generation
+from services.inference.engines.protocol import Delta, EngineFailedError, EngineLoad, Generation, ModelLimits, OnDelta
 
 SLEEP_SECONDS_MIN: Final = 0.001
 """Steps are added up to at least this before sleeping: a timer is no more precise, and an idle wake-up not free."""
@@ -41,14 +41,32 @@ class SimulatedEngine:
         self._calls: Final[list[_Call]] = []
         self._loop: asyncio.Task[None] | None = None
 
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    def limits(self, model: str) -> ModelLimits:  # noqa: ARG002  # it takes any
+        """No limits of its own."""
+        return ModelLimits()
+
+    def load(self) -> EngineLoad:
+        """The batch, and what waits for a place in it."""
+        running = min(len(self._calls), self._batch_max)
+        return EngineLoad(running=running, waiting=len(self._calls) - running)
+
+    def prompt_tokens(self, request: InferenceRequested) -> int:
+        """Estimated from the texts, as its usage is."""
+        return estimated_prompt_tokens(request)
+
     async def probe(self) -> str:
         """Always there."""
         return "simulated: no model answers"
 
-    async def generate(self, request: InferenceRequested, timeout_seconds: float) -> Generation:
+    async def generate(
+        self, request: InferenceRequested, timeout_seconds: float, on_delta: OnDelta | None = None
+    ) -> Generation:
         """The request's text, as late as the hardware would have given it."""
         text, finish_reason = _text(request)
-        prompt = max(1, sum(estimated_tokens(message.content) for message in request.messages))
+        prompt = estimated_prompt_tokens(request)
         output = estimated_tokens(text)
         loop = asyncio.get_running_loop()
         call = _Call(Sequence(prompt, output), loop.create_future(), loop.time())
@@ -66,6 +84,8 @@ class SimulatedEngine:
             if call in self._calls:
                 self._calls.remove(call)
         usage = TokenUsage(input=prompt, output=output)
+        if on_delta is not None:
+            on_delta(Delta(text, output))
         return Generation(text, finish_reason, usage, call.first_token_ms)
 
     async def _run(self) -> None:

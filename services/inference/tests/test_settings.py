@@ -10,7 +10,7 @@ from services.inference.settings import InferenceSettings
 def test_the_defaults_are_one_machine_without_a_gpu() -> None:
     settings = load(InferenceSettings, {})
 
-    assert settings.limits().models == {"smollm2-135m"}
+    assert settings.inference_model == ("smollm2-135m",)
     assert settings.billing().hardware == "cpu"
     assert settings.engine().name == "openai"
 
@@ -38,4 +38,4 @@ def test_a_managed_endpoint_is_paid_by_the_token() -> None:
     settings = load(InferenceSettings, environ)
 
     assert settings.billing().hardware is None
-    assert settings.limits().models == {"gpt-4o-mini", "gpt-4o"}
+    assert settings.inference_model == ("gpt-4o-mini", "gpt-4o")

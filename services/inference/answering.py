@@ -1,0 +1,92 @@
+"""Owns the two records that answer a model call: its outcome, and its usage with what it cost."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from penstock.contracts.envelope import Outgoing
+from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
+from penstock.runtime.work import Answers, Outcome, Work
+from services.inference.core.pricing import NANOSECONDS
+from services.inference.engines.protocol import Generation
+from services.inference.metering import Charge
+from services.inference.station import Station
+
+
+@dataclass(slots=True)
+class Result:
+    """What a call brought, whether or not it succeeded. `charge` is None where the engine was never asked."""
+
+    started_at_ms: int
+    elapsed_ms: float = 0.0
+    output: bytes | None = None
+    error: WorkError | None = None
+    generation: Generation | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    first_token_ms: float | None = None
+    charge: Charge | None = None
+
+
+class CallAnswers:
+    """Writes the answers of one pool."""
+
+    def __init__(self, answers: Answers, pool: str) -> None:
+        self._answers: Final = answers
+        self._pool: Final = pool
+
+    def records(self, work: Work[InferenceRequested], station: Station | None, result: Result) -> list[Outgoing]:
+        """The outcome and the usage. `station` is None where no engine here serves the model."""
+        request = work.request
+        engine = {
+            "pool": self._pool,
+            "engine": "none" if station is None else station.engine.name,
+            "simulated": station is not None and station.engine.simulated,
+        }
+        if request.adapter is not None:
+            engine["adapter"] = request.adapter
+        tokens = result.usage.model_dump()
+        cost = NO_COST if station is None else station.meter.cost(request.model, result.usage, result.charge)
+        completed = {**engine, "model": request.model, "usage": tokens, "cost": cost, **_said(result.generation)}
+        usage: dict[str, Any] = {**engine, "lane": request.priority.value, "tokens": tokens}
+        if station is not None and result.charge is not None:
+            usage |= _time_spent(station, result.charge)
+        outcome = Outcome(
+            result.started_at_ms,
+            result.elapsed_ms,
+            output=result.output,
+            error=result.error,
+            first_token_ms=result.first_token_ms,
+            completed=completed,
+            usage=usage,
+            cost=cost,
+        )
+        return self._answers.records(work, request.model, outcome)
+
+
+NO_COST: Final = {"amount": "0", "currency": "USD", "price_version": "none"}
+
+
+def _said(generation: Generation | None) -> dict[str, Any]:
+    """What only a model's answer has."""
+    if generation is None:
+        return {}
+    said: dict[str, Any] = {"finish_reason": generation.finish_reason}
+    if generation.tool_calls:
+        said["tool_calls"] = [call.model_dump(exclude_none=True) for call in generation.tool_calls]
+    if generation.logprobs is not None:
+        said["logprobs"] = [token.model_dump(exclude_none=True) for token in generation.logprobs]
+    if generation.max_tokens_used is not None:
+        said["max_tokens_used"] = generation.max_tokens_used
+    return said
+
+
+def _time_spent(station: Station, charge: Charge) -> dict[str, Any]:
+    """The share of the accelerators, where they are paid by the hour."""
+    hardware = station.meter.billing.hardware
+    if hardware is None:
+        return {}
+    seconds, rest = divmod(charge.share_ns, NANOSECONDS)
+    return {
+        "gpu_seconds": f"{seconds}.{rest:09d}",
+        "gpu_type": hardware,
+        "engine_session": str(station.meter.session),
+    }
