@@ -13,7 +13,8 @@ from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import ChatMessage, InferenceRequested, NextMove
 from penstock.runtime.clock import now_ms
 from penstock.workflow.loops import AgentLoop, Planner
-from services.inference.core.roofline import HARDWARE, Roofline
+from services.inference.core.catalogue import HARDWARE
+from services.inference.core.roofline import Roofline
 from services.inference.core.structured import checked
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine, EngineFailedError

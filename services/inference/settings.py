@@ -9,8 +9,9 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
+from services.inference.core.catalogue import HARDWARE, ModelShape
 from services.inference.core.pricing import PriceList
-from services.inference.core.roofline import HARDWARE, ModelShape, Roofline
+from services.inference.core.roofline import Roofline
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine
 from services.inference.engines.simulated import SimulatedEngine

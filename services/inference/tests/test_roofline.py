@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.core.roofline import HARDWARE, PREFILL_TOKENS_MAX, ModelShape, Roofline, Sequence, step
+from services.inference.core.catalogue import HARDWARE, ModelShape
+from services.inference.core.roofline import PREFILL_TOKENS_MAX, Roofline, Sequence, step
 
 H100 = Roofline(HARDWARE["h100-sxm"])
 
