@@ -8,6 +8,7 @@ from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
 from penstock.runtime.kafka.lookback import LookBack
 from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.kafka.waiting import Queue
 from penstock.runtime.service import Context
 from penstock.runtime.work import Answers
 
@@ -19,8 +20,12 @@ async def execute(
     answers: Answers,
     *,
     in_flight_max: int,
+    queues: Mapping[str, Queue] | None = None,
 ) -> None:
-    """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group."""
+    """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group.
+
+    A group named in `queues` takes its records in that queue's order instead.
+    """
     settings = context.settings
     broker = KafkaBroker(settings.kafka_bootstrap_servers)
     publisher = Publisher(context.service, broker, instruments=context.instruments)
@@ -39,6 +44,7 @@ async def execute(
                     in_flight_max=in_flight_max,
                     drain_seconds=settings.drain_seconds,
                     look_back=look_back,
+                    queue=None if queues is None else queues.get(group_id),
                     health=context.health,
                     instruments=context.instruments,
                 )

@@ -25,17 +25,18 @@ class Outcome(StrEnum):
 class Slot:
     """One of the bounded places for running handlers; given back when the handler has returned, or at the end."""
 
-    __slots__ = ("_free", "_held")
+    __slots__ = ("_free", "_held", "_record")
 
-    def __init__(self, free: Callable[[], None]) -> None:
+    def __init__(self, free: Callable[[Received], None], record: Received) -> None:
         self._free = free
+        self._record = record
         self._held = True
 
     def release(self) -> None:
         """Give it back, once."""
         if self._held:
             self._held = False
-            self._free()
+            self._free(self._record)
 
 
 class Attempts:

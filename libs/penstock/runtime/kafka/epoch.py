@@ -1,7 +1,6 @@
-"""Owns one assignment of an in-flight consumer: its partitions, what is buffered, what runs, how far it is."""
+"""Owns one assignment of an in-flight consumer: its partitions, what runs, how far it is."""
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from penstock.runtime.clock import now_ms
@@ -14,8 +13,6 @@ from penstock.runtime.telemetry import Instruments
 
 POLL_MS = 60_000
 """How long one poll waits for a record; nothing else wakes it, so an idle consumer costs nothing."""
-BUFFERED_MAX = 256
-"""Records of a topic that wait in memory for a handler; once it is reached, the topic is polled at half of it."""
 COMMIT_SECONDS_MAX = 5.0
 NOBODY = TopicPartition("penstock.nobody", 0)
 """A partition that is never assigned: polling it touches the consumer and takes no records."""
@@ -53,7 +50,6 @@ class Epoch:
         self.partitions: list[list[TopicPartition]] = [[] for _ in topics]
         for partition in sorted(self.lanes):
             self.partitions[order[partition.topic]].append(partition)
-        self.buffers: list[deque[tuple[Lane, Received]]] = [deque() for _ in topics]
         self.hungry = [asyncio.Event() for _ in topics]
         self.pollers: list[asyncio.Task[None]] = []
         self.tasks: dict[asyncio.Task[None], TopicPartition] = {}
@@ -63,16 +59,6 @@ class Epoch:
         """What was answered before this assignment."""
         self.closed = False
         self.closing: asyncio.Task[None] | None = None
-
-    def take(self) -> tuple[Lane, Received] | None:
-        """The next record, of the most urgent topic that has one."""
-        for buffer, hungry in zip(self.buffers, self.hungry, strict=True):
-            if buffer:
-                taken = buffer.popleft()
-                if len(buffer) == BUFFERED_MAX // 2:
-                    hungry.set()
-                return taken
-        return None
 
     def oldest_new(self, fetched: Mapping[TopicPartition, Sequence[Received]]) -> int | None:
         """When the oldest of the first records of partitions was written; None where none is a partition's first."""

@@ -19,12 +19,13 @@ from penstock.runtime.errors import Unavailable
 from penstock.runtime.health import Health
 from penstock.runtime.kafka.attempts import Attempts, Outcome, Slot
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
-from penstock.runtime.kafka.epoch import BUFFERED_MAX, COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane, Tally
+from penstock.runtime.kafka.epoch import COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane, Tally
 from penstock.runtime.kafka.lookback import SKEW_MS, LookBack, event_id
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.recent import Recent
 from penstock.runtime.kafka.records import Received, TopicPartition, identity
 from penstock.runtime.kafka.subscription import check_subscription
+from penstock.runtime.kafka.waiting import Queue, UrgentFirst
 from penstock.runtime.telemetry import Instruments, LogEvent, logger
 
 IN_FLIGHT_MAX = 64
@@ -42,7 +43,10 @@ Handler = Callable[[Received], Awaitable[Sequence[Outgoing]]]
 
 
 class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Runs `handler` for every record of `topics`, the urgent topics first; publishes what it answers."""
+    """Runs `handler` for every record of `topics`, the urgent topics first; publishes what it answers.
+
+    `queue` chooses the next record where that order is not enough; it serves this consumer alone.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         session_seconds: float = 10.0,
         poll_seconds_max: float = 300.0,
         look_back: LookBack | None = None,
+        queue: Queue | None = None,
         health: Health | None = None,
         instruments: Instruments | None = None,
     ) -> None:
@@ -80,6 +85,8 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._attempts = Attempts(handler, publisher, group_id, deliveries_max)
         self._recent = Recent(recent_ids_max, recent_bytes_max)
         self._look_back = look_back
+        self._queue: Queue = UrgentFirst(len(topics)) if queue is None else queue
+        self._queue.bind(self.wake, self._hungry)
         self._health = health
         self._tallies: dict[str, Tally] = {}
         self._consumer: Consumer | None = None
@@ -158,14 +165,14 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     async def _poll(self, epoch: Epoch, index: int, partitions: list[TopicPartition]) -> None:
         consumer = self._consumer
         assert consumer is not None
-        buffer, hungry = epoch.buffers[index], epoch.hungry[index]
+        queue, hungry = self._queue, epoch.hungry[index]
         while not epoch.closed:
             try:
                 await self._publisher.room()
-                while len(buffer) >= BUFFERED_MAX:
+                while (room := queue.room(index)) <= 0:
                     hungry.clear()
                     await self._wait_polling(consumer, hungry)
-                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=BUFFERED_MAX)
+                fetched = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=room)
                 await self._recall(epoch, epoch.oldest_new(fetched))
             except KafkaError as error:
                 self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
@@ -181,7 +188,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                 lane = epoch.lanes[partition]
                 for record in records:
                     lane.frontier.begin(record.offset)
-                    buffer.append((lane, record))
+                    queue.offer(index, lane, record)
             self._start_more(epoch)
 
     async def _recall(self, epoch: Epoch, oldest_ms: int | None) -> None:
@@ -209,15 +216,24 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         except TimeoutError:
             await consumer.getmany(NOBODY, timeout_ms=0)
 
+    def wake(self) -> None:
+        """The queue may give more than when it was asked last."""
+        if self._epoch is not None:
+            self._start_more(self._epoch)
+
+    def _hungry(self, topic: int) -> None:
+        if self._epoch is not None:
+            self._epoch.hungry[topic].set()
+
     def _start_more(self, epoch: Epoch) -> None:
         open_max = self._in_flight_max + UNACKNOWLEDGED_MAX
         while self._running < self._in_flight_max and len(epoch.tasks) < open_max and not epoch.closed:
-            taken = epoch.take()
+            taken = self._queue.take()
             if taken is None:
                 return
             lane, record = taken
             self._running += 1
-            slot = Slot(self._slot_freed)
+            slot = Slot(self._slot_freed, record)
             task = asyncio.create_task(self._work(epoch, lane, record, slot))
             epoch.tasks[task] = lane.partition
             task.add_done_callback(partial(self._ended, epoch, slot))
@@ -242,10 +258,10 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         slot.release()
         self._start_more(epoch)
 
-    def _slot_freed(self) -> None:
+    def _slot_freed(self, record: Received) -> None:
         self._running -= 1
-        if self._epoch is not None:
-            self._start_more(self._epoch)
+        self._queue.freed(record)
+        self.wake()
 
     async def _outcome(self, epoch: Epoch, record: Received, slot: Slot) -> Outcome:
         key = identity(record)
@@ -306,6 +322,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         for poller in epoch.pollers:
             poller.cancel()
         await asyncio.gather(*epoch.pollers, return_exceptions=True)
+        self._queue.clear()
         tasks = dict(epoch.tasks)
         failure = self._failure
         assert failure is not None
@@ -366,8 +383,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     @property
     def buffered(self) -> int:
         """Records fetched that wait for a free handler."""
-        epoch = self._epoch
-        return 0 if epoch is None else sum(map(len, epoch.buffers))
+        return len(self._queue)
 
     def lag(self) -> Mapping[tuple[str, str, int], int]:
         """Records not finished, by (group, topic, partition)."""

@@ -31,10 +31,13 @@ async def test_a_finished_event_sends_its_outputs_again_without_running() -> Non
     outcomes = [
         await consumer._outcome(
             Epoch([], [REQUESTED]),
-            MemoryRecord(REQUESTED, 0, offset, 0, None, b"", (("ce_id", b"1"), ("ce_source", b"s"))),
-            Slot(lambda: freed.append(True)),
+            record,
+            Slot(lambda _: freed.append(True), record),
         )
-        for offset in (3, 7)
+        for record in (
+            MemoryRecord(REQUESTED, 0, offset, 0, None, b"", (("ce_id", b"1"), ("ce_source", b"s")))
+            for offset in (3, 7)
+        )
     ]
 
     assert outcomes == [Outcome.DONE, Outcome.REMEMBERED]
