@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
-from penstock.runtime.work import Answers, Outcome, Work
+from penstock.runtime.work import Answers, BadRequestError, Outcome, Work
 from services.inference.core.pricing import NANOSECONDS
 from services.inference.engines.protocol import Generation
 from services.inference.metering import Charge
@@ -33,14 +33,14 @@ class CallAnswers:
         self._answers: Final = answers
         self._pool: Final = pool
 
+    def bad_request(self, bad: BadRequestError, at_ms: int) -> list[Outgoing]:
+        """The outcome and the usage of a request that asks for nothing that can be read."""
+        return self._answers.bad_request(bad, at_ms, of_kind=_engine_of(self._pool, None))
+
     def records(self, work: Work[InferenceRequested], station: Station | None, result: Result) -> list[Outgoing]:
         """The outcome and the usage. `station` is None where no engine here serves the model."""
         request = work.request
-        engine = {
-            "pool": self._pool,
-            "engine": "none" if station is None else station.engine.name,
-            "simulated": station is not None and station.engine.simulated,
-        }
+        engine = _engine_of(self._pool, station)
         if request.adapter is not None:
             engine["adapter"] = request.adapter
         tokens = result.usage.model_dump()
@@ -63,6 +63,14 @@ class CallAnswers:
 
 
 NO_COST: Final = {"amount": "0", "currency": "USD", "price_version": "none"}
+
+
+def _engine_of(pool: str, station: Station | None) -> dict[str, Any]:
+    return {
+        "pool": pool,
+        "engine": "none" if station is None else station.engine.name,
+        "simulated": station is not None and station.engine.simulated,
+    }
 
 
 def _said(generation: Generation | None) -> dict[str, Any]:

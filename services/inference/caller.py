@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-import orjson
-
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.messages import InferenceRequested, NextMove, WorkError
+from penstock.contracts.messages import InferenceRequested, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Work, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Work, failed, read, too_late
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
+from services.inference.core.refusals import Accepted, examined, unknown_model
 from services.inference.engines.protocol import EngineFailedError, Generation
 from services.inference.events import Event
+from services.inference.images import Images
 from services.inference.station import Station, Stations
 
 _log = logger("caller")
@@ -32,38 +32,48 @@ class Limits:
 class ModelCaller:
     """Calls the engines of this process, each for as many requests at a time as it has places."""
 
-    def __init__(self, stations: Stations, answers: Answers, limits: Limits, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        stations: Stations,
+        answers: Answers,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        images: Images | None = None,
+    ) -> None:
         self._stations: Final = stations
         self._answers: Final = CallAnswers(answers, limits.pool)
         self._limits: Final = limits
         self._now_ms: Final = now_ms
+        self._images: Final = Images() if images is None else images
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
-        """Answers one record. Raises Poison for one that cannot be read."""
-        work = read(InferenceRequested, record, self._limits.home_partitions)
+        """Answers one record. Raises Poison for one that cannot be read or answered."""
+        try:
+            work = read(InferenceRequested, record, self._limits.home_partitions)
+        except BadRequestError as bad:
+            return self._answers.bad_request(bad, self._now_ms())
         station = self._stations.serving(work.request.model)
-        refusal = self._refusal(work.request, station)
-        if station is None or refusal is not None:
-            return self._answers.records(work, station, Result(self._now_ms(), error=refusal))
+        if station is None:
+            error = unknown_model(work.request.model, self._limits.pool, self._stations.models)
+            return self._answers.records(work, None, Result(self._now_ms(), error=error))
+        accepted = await self._examined(work.request, station)
+        if isinstance(accepted, WorkError):
+            return self._answers.records(work, station, Result(self._now_ms(), error=accepted))
         async with station.places:
             await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
-            result = await self._called(work, station)
+            result = await self._called(work, station, accepted)
         return self._answers.records(work, station, result)
 
-    def _refusal(self, request: InferenceRequested, station: Station | None) -> WorkError | None:
-        """Why this request never reaches the engine, if so."""
-        if station is None:
-            known = ", ".join(sorted(self._stations.models))
-            message = f"pool {self._limits.pool!r} has no model {request.model!r}; it has {known}"
-            return failed("unknown_model", message, NextMove.RETRY_ELSEWHERE)
-        if request.output_schema is not None:
-            try:
-                structured.check_schema(request.output_schema)
-            except structured.SchemaRefusedError as error:
-                return failed("schema_invalid", str(error))
-        return None
+    async def _examined(self, request: InferenceRequested, station: Station) -> Accepted | WorkError:
+        """What the engine is asked, or why it is not."""
+        engine = station.engine
+        accepted = examined(request, engine.limits(request.model), engine.prompt_tokens)
+        if isinstance(accepted, WorkError):
+            return accepted
+        loaded = await self._images.loaded(accepted.request)
+        return loaded if isinstance(loaded, WorkError) else replace(accepted, request=loaded)
 
-    async def _called(self, work: Work[InferenceRequested], station: Station) -> Result:
+    async def _called(self, work: Work[InferenceRequested], station: Station, accepted: Accepted) -> Result:
         result = Result(self._now_ms())
         if work.expired(result.started_at_ms):
             result.error = too_late("the deadline had passed before an engine was free")
@@ -73,7 +83,7 @@ class ModelCaller:
         place = station.meter.begin()
         try:
             timeout_seconds = (work.deadline_at_ms - result.started_at_ms) / 1000
-            result.generation = await station.engine.generate(work.request, timeout_seconds)
+            result.generation = await station.engine.generate(accepted.request, timeout_seconds)
         except EngineFailedError as error:
             self._failed(work.request, station, error)
             result.error, result.usage, result.first_token_ms = error.error, error.usage, error.first_token_ms
@@ -82,7 +92,7 @@ class ModelCaller:
             result.charge = station.meter.end(place)
         result.elapsed_ms = (clock() - began) * 1000
         if result.generation is not None:
-            _take(result, result.generation, work.request)
+            _take(result, result.generation, accepted)
         return result
 
     def _failed(self, request: InferenceRequested, station: Station, error: EngineFailedError) -> None:
@@ -91,17 +101,20 @@ class ModelCaller:
         _log.warning(Event.CALL_FAILED, request_id=str(request.request_id), run_id=request.run_id, error=str(error))
 
 
-def _take(result: Result, generation: Generation, request: InferenceRequested) -> None:
+def _take(result: Result, generation: Generation, accepted: Accepted) -> None:
     """The engine's answer as the result, once it holds what was asked for."""
+    request = accepted.request
     result.usage, result.first_token_ms = generation.usage, generation.first_token_ms
-    if request.output_schema is None:
-        result.output = orjson.dumps(generation.text)
-        return
-    checked = structured.checked(generation.text, request.output_schema)
-    if isinstance(checked, bytes):
-        result.output = checked
-    elif generation.finish_reason == "length":
-        message = f"the answer was cut at max_tokens={request.max_tokens}; {checked.message}"
-        result.error = failed(checked.code, message, checked.next)
+    if generation.max_tokens_used is None and accepted.max_tokens_used is not None:
+        result.generation = replace(generation, max_tokens_used=accepted.max_tokens_used)
+    if request.operation == "embedding":
+        answer = structured.embedded(generation.embeddings, request.inputs or [])
     else:
-        result.error = checked
+        answer = structured.answered(generation.text, generation.tool_calls, request)
+    if isinstance(answer, bytes):
+        result.output = answer
+    elif generation.finish_reason == "length":
+        message = f"the answer was cut at max_tokens={request.max_tokens}; {answer.message}"
+        result.error = failed(answer.code, message, answer.next)
+    else:
+        result.error = answer

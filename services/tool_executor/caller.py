@@ -15,7 +15,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, ToolRequested, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Outcome, Work, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Outcome, Work, failed, read, too_late
 from services.tool_executor.events import Event
 from services.tool_executor.server import CallRefusedError, CallTimedOutError, ServerDiedError, Tool, ToolServer
 
@@ -43,7 +43,10 @@ class ToolCaller:
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read."""
-        work = read(ToolRequested, record, self._home_partitions)
+        try:
+            work = read(ToolRequested, record, self._home_partitions)
+        except BadRequestError as bad:
+            return self._answers.bad_request(bad, self._now_ms())
         started_at_ms, began = self._now_ms(), self._clock()
         result = await self._result(work, (work.deadline_at_ms - started_at_ms) / 1000)
         elapsed_ms = (self._clock() - began) * 1000

@@ -10,7 +10,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, TaskRequested, WorkError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, Outcome, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Outcome, failed, read, too_late
 from penstock.workflow import task as tasks
 from services.worker.eager import DeadlineReachedError, within
 from services.worker.events import Event
@@ -32,7 +32,10 @@ class TaskRunner:
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read."""
-        work = read(TaskRequested, record, self._home_partitions)
+        try:
+            work = read(TaskRequested, record, self._home_partitions)
+        except BadRequestError as bad:
+            return self._answers.bad_request(bad, self._now_ms())
         request = work.request
         started_at_ms = self._now_ms()
         if work.expired(started_at_ms):

@@ -5,6 +5,7 @@ PenstockError
 ├── Retryable         try the same again in place, after `after_ms`
 ├── Permanent         never try it again; answer the failure
 ├── Poison            the record can never be handled: dead letter it and move on
+├── BadRequestError   (runtime.work) what is asked cannot be read, who asks can: answer the failure
 ├── NotAcknowledged   these records may or may not be on the broker; those not named are
 ├── NotAllowed        the topic registry does not give this service that topic: a bug of ours
 ├── Fenced            somebody else owns the partition now: forget what is in memory, take over again or stop

@@ -14,16 +14,20 @@ from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from penstock.contracts.envelope import Headers, MalformedEnvelopeError, Outgoing, decode, rfc3339
 from penstock.contracts.ids import event_id
 from penstock.contracts.messages import NextMove, UsageRecorded, WorkError, WorkRequested
 from penstock.contracts.topics import USAGE_RECORDED, Service, Topic
-from penstock.runtime.errors import Poison
+from penstock.runtime.errors import PenstockError, Poison
 from penstock.runtime.kafka.records import Received
 
 OUTPUT_BYTES_MAX: Final = 512 * 1024
 """A larger output would not fit the broker's record limit of 1 MiB beside its run's state."""
+
+SUBJECT_CHARACTERS_MAX: Final = 256
+"""Of the name of a model, tool or task that is taken over from a request that is wrong."""
 
 NO_COST: Final[Mapping[str, str]] = {"amount": "0", "currency": "USD", "price_version": "none"}
 
@@ -73,13 +77,44 @@ def too_late(message: str) -> WorkError:
     return failed("deadline_exceeded", message, NextMove.RETRY_ELSEWHERE)
 
 
+class BadRequestError(PenstockError):
+    """What is asked cannot be read, who asks can: `error` is the answer to `work`'s run, which then waits no longer.
+
+    `body` is the request as it came.
+    """
+
+    def __init__(self, work: Work[WorkRequested], body: Mapping[str, Any], error: WorkError) -> None:
+        super().__init__(error.message)
+        self.work = work
+        self.body = body
+        self.error = error
+
+
 def read(message: type[R], record: Received, home_partitions: int) -> Work[R]:
-    """The request that a record holds. Raises Poison where nobody could ever read or answer it."""
+    """The request that a record holds.
+
+    Raises Poison where nobody could ever read or answer it, BadRequestError where only what is asked is wrong.
+    """
     try:
         cause, traceparent, value = _envelope(record)
+    except MalformedEnvelopeError as error:
+        raise Poison(f"not a {message.__name__}: {error}") from error
+    try:
         request = message.model_validate_json(value)
-    except (MalformedEnvelopeError, ValidationError) as error:
-        raise Poison(f"not a {message.__name__}: {_reason(error)}") from error
+    except ValidationError as error:
+        reason = _reason(error)
+        try:
+            asked = WorkRequested.model_validate_json(value)
+        except ValidationError:
+            raise Poison(f"not a {message.__name__}: {reason}") from error
+        bad = failed("bad_request", f"not a {message.__name__}: {reason}")
+        raise BadRequestError(
+            _work(asked, cause, traceparent, record, home_partitions), from_json(value), bad
+        ) from error
+    return _work(request, cause, traceparent, record, home_partitions)
+
+
+def _work(request: R, cause: bytes, traceparent: bytes | None, record: Received, home_partitions: int) -> Work[R]:
     if not 0 <= request.home < home_partitions:
         raise Poison(f"home {request.home} is not one of {home_partitions} partitions: nobody could be answered")
     return Work(request, cause, traceparent, record.timestamp, request.deadline.timestamp() * 1000)
@@ -149,6 +184,17 @@ class Answers:
                 headers=self._usage_headers.beside(headers, request.request_id),
             ),
         ]
+
+    def bad_request(
+        self, bad: BadRequestError, at_ms: int, *, of_kind: Mapping[str, Any] | None = None
+    ) -> list[Outgoing]:
+        """The answer to a request that cannot be read. `of_kind` is what this kind's outcomes have beside others'."""
+        name = _SUBJECTS[self._kind]
+        subject = bad.body.get(name)
+        subject = subject[:SUBJECT_CHARACTERS_MAX] if isinstance(subject, str) else ""
+        kind = dict(of_kind or {})
+        outcome = Outcome(at_ms, 0.0, error=bad.error, completed={name: subject, **kind}, usage=kind)
+        return self.records(bad.work, subject, outcome)
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -4,7 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.contracts.messages import InferenceRequested, TokenLogprob, TokenUsage, ToolCall, WorkError
+from penstock.contracts.messages import Image, InferenceRequested, TokenLogprob, TokenUsage, ToolCall, WorkError
+from services.inference.core.limits import ModelLimits
+
+__all__ = [
+    "Delta",
+    "Engine",
+    "EngineFailedError",
+    "EngineLoad",
+    "Generation",
+    "LoadedImage",
+    "ModelLimits",
+    "OnDelta",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +48,6 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLimits:
-    """What one of the engine's models takes. None where the engine cannot know."""
-
-    context_tokens_max: int | None = None
-    images: bool = False
-    embeddings: bool = False
-    tools: bool = False
-    adapters: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """What the engine does at the moment. None where it does not say."""
 
@@ -60,6 +61,12 @@ class EngineLoad:
     prefix_tokens_asked: int = 0
     """So far: prompt tokens that were looked up in the prefix cache."""
     prefix_tokens_hit: int = 0
+
+
+class LoadedImage(Image):
+    """An image of a request with its bytes at hand: what every image is by the time that an engine is asked."""
+
+    content: bytes
 
 
 class EngineFailedError(Exception):

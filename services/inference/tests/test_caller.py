@@ -1,6 +1,7 @@
 """Tests of one model call, with an engine that says what the test tells it to."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from penstock.contracts.messages import (
     InferenceRequested,
     Lane,
     NextMove,
+    TokenLogprob,
     TokenUsage,
+    ToolCall,
+    ToolSignature,
     UsageRecorded,
     WorkError,
 )
@@ -22,6 +26,7 @@ from penstock.runtime.health import Health
 from penstock.testkit.received import Record
 from services.inference.caller import ModelCaller
 from services.inference.core.failures import unreachable
+from services.inference.core.limits import ModelLimits
 from services.inference.engines.protocol import Generation
 from services.inference.metering import Billing, EngineMeter
 from services.inference.station import Station
@@ -127,6 +132,45 @@ async def test_what_cannot_be_answered_costs_nothing_and_reaches_no_engine(
     assert (completed.error.code, completed.error.next) == (code, next_move)
     assert engine.calls == []
     assert (usage.tokens, str(usage.cost.amount)) == (TokenUsage(), "0")
+
+
+async def test_tool_calls_and_logprobs_come_with_the_answer(engine: ScriptedEngine) -> None:
+    # given a model that asks for a tool, and says how sure it was
+    tool = ToolSignature(name="weather", parameters={"type": "object", "required": ["city"]})
+    said = ToolCall(id="call-1", name="weather", arguments={"city": "Bern"})
+    sure = TokenLogprob(token="hm", logprob=-0.5, top={"hm": -0.5})
+    engine.answer = replace(says("", "tool_calls"), tool_calls=(said,), logprobs=(sure,))
+    engine.model_limits = ModelLimits(tools=True)
+
+    # then both are in its outcome
+    completed, _ = await call(a_caller(a_station(engine)), a_request(tools=[tool]))
+    assert (completed.output, completed.tool_calls, completed.logprobs) == ("", [said], [sure])
+
+    # and arguments that miss the tool's schema are not
+    engine.answer = replace(engine.answer, tool_calls=(said.model_copy(update={"arguments": {}}),))
+    completed, _ = await call(a_caller(a_station(engine)), a_request(tools=[tool]))
+    assert completed.error is not None
+    assert (completed.error.code, completed.error.next) == ("tool_arguments_invalid", NextMove.REPAIR_OUTPUT)
+
+
+async def test_embeddings_are_the_output(engine: ScriptedEngine) -> None:
+    engine.answer = replace(says(""), embeddings=((0.5, 1.0), (0.0, 1.5)))
+    engine.model_limits = ModelLimits(embeddings=True)
+
+    completed, usage = await call(
+        a_caller(a_station(engine)), a_request(operation="embedding", messages=[], inputs=["a", "b"])
+    )
+
+    assert completed.output == [[0.5, 1.0], [0.0, 1.5]]
+    assert usage.tokens.input == 10
+
+
+async def test_a_clamped_answer_says_so(engine: ScriptedEngine) -> None:
+    engine.model_limits = ModelLimits(11)
+
+    completed, _ = await call(a_caller(a_station(engine)), a_request(on_overflow="clamp"))
+
+    assert completed.max_tokens_used == engine.calls[0].max_tokens == 10
 
 
 async def test_no_more_calls_run_at_a_time_than_there_are_places(engine: ScriptedEngine) -> None:

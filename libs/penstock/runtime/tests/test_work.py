@@ -25,7 +25,7 @@ from penstock.contracts.messages import (
 )
 from penstock.contracts.topics import INFERENCE_COMPLETED, TASK_COMPLETED, USAGE_RECORDED, Service
 from penstock.runtime.errors import Poison
-from penstock.runtime.work import NO_COST, OUTPUT_BYTES_MAX, Answers, Outcome, failed, read
+from penstock.runtime.work import NO_COST, OUTPUT_BYTES_MAX, Answers, BadRequestError, Outcome, failed, read
 from penstock.testkit.received import Record
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
@@ -237,3 +237,27 @@ def test_usage_that_a_crash_left_out_is_told_from_the_request_and_its_outcome(ki
 def test_a_stranger_among_the_outcomes_says_nothing_about_usage() -> None:
     with pytest.raises(ValueError, match="not an outcome"):
         ANSWERS.usage_again(a_record(a_request().to_json(), headers()), a_record(b"{}"))
+
+
+def test_what_is_asked_wrongly_is_answered_to_the_run_that_asks() -> None:
+    """Guard: a run whose request cannot be read fails at once, and does not wait for its deadline."""
+    body = orjson.loads(a_request().to_json())
+    for wrong in ({"task": 7}, {"task": None}, {"queue": ["x" * 9]}):
+        with pytest.raises(BadRequestError) as caught:
+            read(TaskRequested, a_record(orjson.dumps({**body, **wrong}), headers()), home_partitions=4)
+
+        completed, usage = ANSWERS.bad_request(caught.value, AT_MS)
+        outcome = TaskCompleted.model_validate_json(completed.value)
+        assert (outcome.run_id, outcome.request_id, completed.partition) == ("order-1", a_request().request_id, 3)
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.error.next) == ("bad_request", NextMove.GIVE_UP)
+        assert next(iter(wrong)) in outcome.error.message
+        assert UsageRecorded.model_validate_json(usage.value).cost.amount == 0
+
+
+@pytest.mark.parametrize("wrong", [{"run_key": "none"}, {"home": 4}, {"deadline": "soon"}, {"request_id": None}])
+def test_what_nobody_can_be_answered_is_poison_even_where_more_is_wrong(wrong: dict[str, Any]) -> None:
+    body = orjson.dumps({**orjson.loads(a_request().to_json()), "task": 7, **wrong})
+
+    with pytest.raises(Poison):
+        read(TaskRequested, a_record(body), home_partitions=4)
