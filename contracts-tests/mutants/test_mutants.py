@@ -27,7 +27,6 @@ NOTHING_TO_REMOVE = {
     "compiler": "compiles; what does not, the checks refuse",
     "dialogue": "words between a loop and its model; its bounds are the context's, by example",
     "facts": "names",
-    "leaf": "what blocks share; its guards are in attempts and turn",
     "limits": "names",
     "program": "compiles",
     "state": "names",

@@ -48,6 +48,8 @@ def entry(at_ms: int, event: dict[str, Any], decision: Decision, began_ms: int) 
         made["asks"] += [_child(child) for child in decision.children]
     if decision.abandoned:
         made["gives_up"] = [child.step for child in decision.abandoned]
+    if decision.cancellations:
+        made["cancels"] = [f"{each.step}#{each.attempt}" for each in decision.cancellations]
     if decision.steps:
         made["rows"] = {step.path: _row(step, began_ms) for step in decision.steps}
     if decision.changes:

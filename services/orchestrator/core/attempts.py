@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Completed = InferenceCompleted | ToolCompleted | TaskCompleted | ChildCompleted
 
 OUTPUT_INVALID: Final = "output_invalid"
+NO_ANSWER: Final = "no answer came in time"
 _JITTER_BITS: Final = 48
 
 
@@ -153,7 +154,7 @@ def due(turn: Turn, leaf: LeafFrame) -> Answer:
     """A leaf's time has come: the next attempt where one was put off, else the awaited one took too long."""
     step = leaf.step
     abandon(turn, leaf)
-    leaf.node.give_up(turn, step)
+    leaf.node.give_up(turn, step, NO_ANSWER)
     out_of_time = step.give_up_at_ms is not None and turn.at_ms >= step.give_up_at_ms
     if step.phase is StepPhase.WAITING:
         ended(turn, leaf, "abandoned" if out_of_time else "failed")

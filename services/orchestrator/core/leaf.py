@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
-from penstock.contracts.messages import Failure, NextMove, StepPhase
+from penstock.contracts.messages import Failure, NextMove, StepPhase, WorkCancelled
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import Leaf, Retry
 from penstock.workflow.schemas import Schema
@@ -71,8 +71,26 @@ class LeafNode(ABC):
         """The output where the step is over as soon as it has asked; None: its answer is awaited."""
         return None
 
-    def give_up(self, turn: Turn, step: Step) -> None:  # noqa: B027  # only a child run is told
-        """The answer that the step waits for, if it waits for one, will change nothing any more."""
+    def give_up(self, turn: Turn, step: Step, reason: str | None) -> None:
+        """The step stops waiting, if it waits: its executor is told why, and stops.
+
+        Not where the answer will be heard all the same, because an undo hangs on it (`reason` is None), and not an undo
+        itself: one that is half done helps nobody.
+        """
+        if reason is None or step.phase is not StepPhase.WAITING or step.request_id is None or step.kind == "undo":
+            return
+        run = turn.run
+        cancelled = {
+            "request_id": step.request_id,
+            "tenant": run.tenant,
+            "run_key": run.key,
+            "run_id": run.run_id,
+            "step": step.path,
+            "attempt": step.attempt,
+            "reason": reason,
+            "at": turn.at,
+        }
+        turn.decision.cancellations.append(WorkCancelled.trusted(cancelled))
 
     def enter(self, turn: Turn, parent: Frame, slot: int, path: str) -> Answer:
         """Asks for the first attempt, or answers from the row of one that was asked for before."""

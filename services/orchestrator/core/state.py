@@ -20,6 +20,7 @@ from penstock.contracts.messages import (
     StepPhase,
     TaskRequested,
     ToolRequested,
+    WorkCancelled,
 )
 from services.orchestrator.core.children import ChildAbandoned, ChildRequested
 
@@ -179,6 +180,8 @@ class Decision:
     requests: list[Request] = field(default_factory=list)
     children: list[ChildRequested] = field(default_factory=list)
     abandoned: list[ChildAbandoned] = field(default_factory=list)
+    cancellations: list[WorkCancelled] = field(default_factory=list)
+    """Requests to executors whose answers change nothing any more, so that nobody works on them in vain."""
     alarm_at_ms: int | None = None
     changes: list[StepChange] = field(default_factory=list)
     caps_neared: tuple[CapNeared, ...] = ()

@@ -1,7 +1,7 @@
 """Owns one event's work on one run: what was touched, asked for and changed while the event was applied."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
 from services.orchestrator.core.accounts import abandon, release
@@ -11,6 +11,9 @@ from services.orchestrator.core.frames import LeafFrame, Live, below
 from services.orchestrator.core.routing import Calls, ended
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.core.values import preview
+
+NOT_NEEDED: Final = "its answer is not needed any more"
+"""Said to the executor of a request whose branch or run was cancelled."""
 
 
 def moment(at_ms: int) -> datetime:
@@ -120,7 +123,7 @@ class Turn:
     def _cancel(self, leaf: LeafFrame) -> None:
         step = leaf.step
         del self.live.leaves[step.path]
-        leaf.node.give_up(self, step)
+        leaf.node.give_up(self, step, NOT_NEEDED if leaf.node.undo is None else None)
         step.phase = StepPhase.CANCELLED
         step.due_at_ms = None
         self.pruned = True
@@ -132,8 +135,9 @@ class Turn:
         decision.steps = list(self.touched.values())
         if self.pruned and (decision.requests or decision.children):
             cancelled = {step.request_id for step in decision.steps if step.phase is StepPhase.CANCELLED}
-            unmade = cancelled & {child.request_id for child in decision.children}
-            decision.requests = [request for request in decision.requests if request.request_id not in cancelled]
+            unmade = cancelled & {asked.request_id for asked in (*decision.requests, *decision.children)}
+            decision.requests = [request for request in decision.requests if request.request_id not in unmade]
             decision.children = [child for child in decision.children if child.request_id not in unmade]
             decision.abandoned = [child for child in decision.abandoned if child.request_id not in unmade]
+            decision.cancellations = [each for each in decision.cancellations if each.request_id not in unmade]
         return decision

@@ -15,6 +15,7 @@ from penstock.contracts.messages import (
     RunStart,
     SignalKind,
     StepChange,
+    WorkCancelled,
 )
 from penstock.runtime.kafka.records import dead_letter
 from services.orchestrator.core import decide as core
@@ -68,6 +69,7 @@ class Touched:
     caps_neared: list[CapNeared] = field(default_factory=list)
     requests: list[tuple[Request | ChildRequested, str]] = field(default_factory=list)
     abandoned: list[tuple[ChildAbandoned, str]] = field(default_factory=list)
+    cancellations: list[tuple[WorkCancelled, str]] = field(default_factory=list)
     start: RunStart | None = None
     finished: RunFinished | None = None
     alarm_at_ms: int | None = None
@@ -310,6 +312,8 @@ class Deciding:
         touched.caps_neared.extend(decision.caps_neared)
         for child in decision.abandoned:
             touched.abandoned.append((child, cause))
+        for cancelled in decision.cancellations:
+            touched.cancellations.append((cancelled, cause))
         touched.start = touched.start or decision.start
         touched.finished = decision.finished or touched.finished
 
@@ -325,6 +329,9 @@ class Deciding:
             [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
         )
         outgoing.extend([records.abandoned_record(run, child, cause, self._time) for child, cause in touched.abandoned])
+        outgoing.extend(
+            [records.cancelled_record(run, each, cause, self._time) for each, cause in touched.cancellations]
+        )
         self._tell(touched, outgoing)
         if touched.finished is not None:
             self._say_end(run, touched.finished, touched.cause, outgoing)

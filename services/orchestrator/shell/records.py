@@ -24,6 +24,7 @@ from penstock.contracts.messages import (
     StepChange,
     TaskRequested,
     ToolRequested,
+    WorkCancelled,
 )
 from penstock.runtime.kafka.records import Received
 from services.orchestrator.core.children import ChildAbandoned, ChildRequested
@@ -62,6 +63,7 @@ _HEADINGS: Final = {
     ChildRequested: Heading(topics.RUN_REQUESTED, SOURCE),
 }
 _SIGNALLED: Final = Heading(topics.RUN_SIGNALLED, SOURCE)
+_CANCELLED: Final = Heading(topics.WORK_CANCELLED, SOURCE)
 _PROGRESSED: Final = Heading(topics.RUN_PROGRESSED, SOURCE)
 _FINISHED: Final = Heading(topics.RUN_FINISHED, SOURCE)
 
@@ -100,6 +102,25 @@ def abandoned_record(run: Run, child: ChildAbandoned, cause: str, at: bytes) -> 
             cause,
             ids.traceparent(trace_of(run), ids.span_id(child.request_id)),
         ),
+    )
+
+
+def cancelled_record(run: Run, cancelled: WorkCancelled, cause: str, at: bytes) -> Outgoing:
+    """That nobody awaits a request any more; its id derives from the request's, so a repetition is known as one."""
+    run_id = run.run_id.encode()
+    return Outgoing(
+        topic=topics.WORK_CANCELLED.name,
+        key=run_id,
+        value=cancelled.to_json(),
+        headers=_CANCELLED.headers(
+            f"{cancelled.request_id}/cancelled",
+            at,
+            run.tenant,
+            run_id,
+            cause,
+            ids.traceparent(trace_of(run), ids.span_id(cancelled.request_id)),
+        ),
+        partition=0,
     )
 
 

@@ -77,8 +77,8 @@ class RunNode(LeafNode):
         """See LeafNode."""
         return None if self.wait or step.request_id is None else {"run_id": ids.child_run_id(step.request_id)}
 
-    def give_up(self, turn: Turn, step: Step) -> None:
-        """See LeafNode."""
+    def give_up(self, turn: Turn, step: Step, reason: str | None) -> None:  # noqa: ARG002  # a child is told who its parent is
+        """See LeafNode. A child run is asked to end, like any run."""
         if step.phase is not StepPhase.WAITING or step.request_id is None:
             return
         message = RunSignalled(

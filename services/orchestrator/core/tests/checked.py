@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from hypothesis import note
 
@@ -11,6 +12,7 @@ from penstock.contracts.messages import StepPhase
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import Agent, Plan, Refine
+from services.orchestrator.core.attempts import Completed
 from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import ChildEnded, Event, Outcome
@@ -35,6 +37,10 @@ class Checked(Conversation):
         self.neared: Counter[str] = Counter()
         self.completed: dict[str, Any] = {}
         self.children_ended: set[str] = set()
+        self.answered: set[UUID] = set()
+        """The requests to executors whose awaited answer came."""
+        self.left_to_end: set[UUID] = set()
+        """Those that nobody awaits, but for an undo that hangs on their answers."""
         self.redrives = 0
         self.ledger = Ledger()
         self.limits = dict(_limits(definition.do, ""))
@@ -47,13 +53,15 @@ class Checked(Conversation):
             self.ledger.note(self.run, event.message)
         if isinstance(event, ChildEnded) and self._awaits(event.message):
             self.children_ended.add(str(event.message.finished.run_id))
+        if isinstance(event, Outcome) and self._awaits(event.message):
+            self.answered.add(event.message.request_id)
         return super().tell(event)
 
-    def _awaits(self, message: ChildCompleted) -> bool:
+    def _awaits(self, message: Completed) -> bool:
         step = self.run.steps.get(message.step)
-        if step is None or step.kind != "run" or step.phase is not StepPhase.WAITING or self.run.status != "running":
+        if step is None or step.phase is not StepPhase.WAITING or self.run.status != "running":
             return False
-        return step.request_id == message.request_id
+        return step.request_id == message.request_id and (step.kind == "run") == isinstance(message, ChildCompleted)
 
     def _heard(self, decision: Decision) -> Decision:
         check_routes(self, decision)
@@ -68,6 +76,7 @@ class Checked(Conversation):
         check_budget(self, self.neared)
         check_caps(self)
         self._check_children()
+        self._check_cancellations()
         self._check_undo()
         self.ledger.check(decision.run)
         # Guard: no step begins without a cause.
@@ -146,6 +155,23 @@ class Checked(Conversation):
                 run_id = str(child.message.run_id)
                 states = [child.request_id in awaited, run_id in self.children_ended]
                 assert sum(states) + self.given_up.count(run_id) == 1
+
+    def _check_cancellations(self) -> None:
+        """Guard: a request is awaited, or was answered, or its executor was told once that nobody awaits it."""
+        steps = self.run.steps
+        awaited = {step.request_id for step in steps.values() if step.phase is StepPhase.WAITING}
+        self.left_to_end |= {
+            step.request_id
+            for step in steps.values()
+            if step.phase is StepPhase.CANCELLED and step.undo is not None and step.request_id and not step.undo.order
+        }
+        told = Counter(self.cancelled)
+        for request in self.requests.values():
+            if steps[request.step].kind == "undo":
+                assert told[request.request_id] == 0
+                continue
+            states = [request.request_id in each for each in (awaited, self.answered, self.left_to_end)]
+            assert sum(states) + told[request.request_id] == 1
 
     def _check_concurrency(self) -> None:
         """Guard: no parallel block has more branches open than it may."""

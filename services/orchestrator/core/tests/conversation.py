@@ -3,7 +3,7 @@
 import copy
 from dataclasses import asdict, replace
 from typing import Any
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import orjson
 
@@ -54,6 +54,7 @@ def said(decision: Decision) -> dict[str, Any]:
         "requests": [request.to_json() for request in decision.requests],
         "children": [(child.request_id, child.step, child.to_json()) for child in decision.children],
         "abandoned": [(child.request_id, child.message.to_json()) for child in decision.abandoned],
+        "cancellations": [each.to_json() for each in decision.cancellations],
         "alarm_at_ms": decision.alarm_at_ms,
         "route_events": decision.route_events,
         "changes": [change.to_json() for change in decision.changes],
@@ -88,6 +89,8 @@ class Conversation:
         self.children: dict[tuple[str, int], ChildRequested] = {}
         self.given_up: list[str] = []
         """The run ids of the children that were cancelled."""
+        self.cancelled: list[UUID] = []
+        """The ids of the requests whose executors were told to stop."""
         self.heard: list[Event] = []
         self.spoken: list[dict[str, Any]] = []
         """What each event that was heard led to, as it was said then."""
@@ -186,8 +189,9 @@ class Conversation:
             assert child.message.run_id == f"child-{uuid5(KEY, f'{child.step}#{child.attempt}')}"
             assert RunRequested.model_validate_json(child.to_json()) == child.message
         self.given_up += [child.message.run_id for child in decision.abandoned]
+        self.cancelled += [each.request_id for each in decision.cancellations]
         # Guard: messages made without validation are what validation would have made.
-        for message in (*decision.requests, *decision.changes):
+        for message in (*decision.requests, *decision.changes, *decision.cancellations):
             fields = {name: getattr(message, name) for name in type(message).model_fields}
             checked = type(message).model_validate(fields, strict=True)
             assert (checked, checked.to_json()) == (message, message.to_json())
