@@ -1,16 +1,18 @@
 """Runs inference: the engines of one pool, its lanes urgent first."""
 
 import asyncio
+from collections.abc import Sequence
 
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
 from penstock.runtime.clock import now_ms
-from penstock.runtime.executor import execute
+from penstock.runtime.executor import execute, publishing
 from penstock.runtime.health import Health
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.inference.caller import ModelCaller
 from services.inference.core import lanes
 from services.inference.metering import EngineMeter
+from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
 from services.inference.station import Station, Stations
 from services.inference.watch import EngineWatch, first_up
@@ -22,17 +24,31 @@ async def main(context: Context[InferenceSettings]) -> None:
     stations = Stations([_station(settings, context.health)])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
     caller = ModelCaller(stations, answers, settings.limits(), now_ms)
-    probing = [asyncio.create_task(station.watch.run()) for station in stations]
+    watching = [asyncio.create_task(station.watch.run()) for station in stations]
     try:
-        await first_up([station.watch for station in stations], context.stop)
-        groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
-        await execute(context, groups, caller.handle, answers, in_flight_max=lanes.fetched_max(stations.concurrency))
+        async with publishing(context) as publisher:
+            reporters = [
+                CapacityReporter(station, publisher, now_ms, pool=settings.inference_pool, instance=settings.instance)
+                for station in stations
+            ]
+            reporting = [asyncio.create_task(reporter.run(context.stop)) for reporter in reporters]
+            try:
+                await first_up([station.watch for station in stations], context.stop)
+                groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
+                fetched_max = lanes.fetched_max(stations.concurrency)
+                await execute(context, groups, caller.handle, answers, in_flight_max=fetched_max, publisher=publisher)
+            finally:
+                await _cancel(reporting)
     finally:
-        for each in probing:
-            each.cancel()
-        await asyncio.gather(*probing, return_exceptions=True)
+        await _cancel(watching)
         for station in stations:
             await station.engine.close()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _station(settings: InferenceSettings, health: Health) -> Station:

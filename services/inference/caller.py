@@ -81,6 +81,8 @@ class ModelCaller:
         clock = asyncio.get_running_loop().time
         began = clock()
         place = station.meter.begin()
+        expected_tokens = accepted.prompt_tokens + accepted.request.max_tokens
+        station.throughput.begin(expected_tokens, began)
         try:
             timeout_seconds = (work.deadline_at_ms - result.started_at_ms) / 1000
             result.generation = await station.engine.generate(accepted.request, timeout_seconds)
@@ -90,6 +92,9 @@ class ModelCaller:
         finally:
             # A cancelled call has cost engine time as well; its redelivery is charged for its own.
             result.charge = station.meter.end(place)
+            usage = result.usage if result.generation is None else result.generation.usage
+            worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
+            station.throughput.end(expected_tokens, worked_on, clock())
         result.elapsed_ms = (clock() - began) * 1000
         if result.generation is not None:
             _take(result, result.generation, accepted)

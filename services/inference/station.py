@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.inference.core.reports import Figures
+from services.inference.core.throughput import Throughput
 from services.inference.engines.protocol import Engine
 from services.inference.metering import EngineMeter
 from services.inference.watch import EngineWatch
@@ -21,6 +23,22 @@ class Station:
         self.models: Final = models
         self.concurrency: Final = concurrency
         self.places: Final = asyncio.Semaphore(concurrency)
+        self.throughput: Final = Throughput()
+
+    def figures(self, at_seconds: float) -> Figures:
+        """What the engine does and how much room it has. Costs nothing: it is asked for all the time."""
+        load, throughput = self.engine.load(), self.throughput
+        used, kv_max = load.kv_tokens_used, load.kv_tokens_max
+        return Figures(
+            requests_in_flight=load.running,
+            requests_best=self.concurrency,
+            tokens_in_flight=throughput.tokens_in_flight,
+            kv_tokens_max=kv_max,
+            kv_tokens_free=None if kv_max is None else max(0, kv_max - (used or 0)),
+            requests_waiting=load.waiting,
+            tokens_per_second=throughput.late(at_seconds),
+            tokens_per_second_best=throughput.best,
+        )
 
 
 class Stations:

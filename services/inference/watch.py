@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from penstock.runtime.health import Health
 from penstock.runtime.telemetry import logger
@@ -29,7 +29,17 @@ class EngineWatch:
         self._up: Final = asyncio.Event()
         self._in_doubt: Final = asyncio.Event()
         self._started = False
+        self._was_up = False
+        self.detail = "not probed yet"
+        """What the last probe found, in words."""
         health.set_ready(PART, False, "not probed yet")
+
+    @property
+    def state(self) -> Literal["starting", "up", "away"]:
+        """Whether it takes work: from its first answer on, while the last probe found it."""
+        if self._up.is_set():
+            return "up"
+        return "away" if self._was_up else "starting"
 
     def suspect(self) -> None:
         """A call found nobody there: probe at once."""
@@ -65,6 +75,7 @@ class EngineWatch:
             detail = await self._engine.probe()
         except EngineFailedError as error:
             self._up.clear()
+            self.detail = str(error)
             self._health.set_ready(PART, False, str(error))
             if was_up:
                 _log.warning(Event.ENGINE_AWAY, engine=self._engine.name, error=str(error))
@@ -72,6 +83,7 @@ class EngineWatch:
         if self._in_doubt.is_set():
             return False  # a call failed while we asked: ask again before letting others in
         self._up.set()
+        self._was_up, self.detail = True, detail
         self._health.set_ready(PART, True, detail)
         if not was_up:
             _log.info(Event.ENGINE_UP, engine=self._engine.name, detail=detail)

@@ -98,11 +98,10 @@ def _channel(topic: Topic[Message]) -> dict[str, Any]:
         channel["parameters"] = {name: dict(_PARAMETERS[name]) for name in topic.parameters}
     channel["bindings"] = {
         "kafka": {
-            "topicConfiguration": (
-                {"cleanup.policy": ["compact"]}
-                if topic.compacted
-                else {"cleanup.policy": ["delete"], "retention.ms": topic.retention_ms}
-            ),
+            "topicConfiguration": {
+                "cleanup.policy": list(topic.cleanup),
+                **({"retention.ms": topic.retention_ms} if "delete" in topic.cleanup else {}),
+            },
             "bindingVersion": BINDING_VERSION,
         }
     }

@@ -74,6 +74,15 @@ class Topic(Generic[M_co]):
     why: str
     retention_ms: int = 7 * DAY_MS
     compacted: bool = False
+    """The last record of each key is kept for ever, or for `retention_ms` where it is `expiring`."""
+    expiring: bool = False
+
+    @property
+    def cleanup(self) -> tuple[str, ...]:
+        """What the broker does with old records."""
+        if self.compacted:
+            return ("compact", "delete") if self.expiring else ("compact",)
+        return ("delete",)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -262,6 +271,7 @@ CAPACITY_REPORTED = Topic(
     consumers=_services(_S.ORCHESTRATOR, _S.GATEWAY),
     group=PartitionGroup.BROADCAST,
     compacted=True,
+    expiring=True,
     retention_ms=DAY_MS,
     why="How much room each engine has: routes are chosen by it, and burst where it pays.",
 )

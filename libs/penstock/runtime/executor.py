@@ -1,7 +1,8 @@
 """Owns what every executor does around its handler: a publisher, a consumer per group, and their end in order."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from penstock.runtime.kafka.broker import KafkaBroker
@@ -13,6 +14,18 @@ from penstock.runtime.service import Context
 from penstock.runtime.work import Answers
 
 
+@asynccontextmanager
+async def publishing(context: Context[Any]) -> AsyncIterator[Publisher]:
+    """What the process says, from here to its end: what was sent by then is flushed."""
+    broker = KafkaBroker(context.settings.kafka_bootstrap_servers)
+    publisher = Publisher(context.service, broker, instruments=context.instruments)
+    await publisher.start()
+    try:
+        yield publisher
+    finally:
+        await publisher.stop()
+
+
 async def execute(
     context: Context[Any],
     groups: Mapping[str, Sequence[str]],
@@ -21,33 +34,34 @@ async def execute(
     *,
     in_flight_max: int,
     queues: Mapping[str, Queue] | None = None,
+    publisher: Publisher | None = None,
 ) -> None:
     """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group.
 
-    A group named in `queues` takes its records in that queue's order instead.
+    A group named in `queues` takes its records in that queue's order instead. `publisher` is one that says more than
+    answers; left out, answers have one to themselves.
     """
+    if publisher is None:
+        async with publishing(context) as own:
+            await execute(context, groups, handler, answers, in_flight_max=in_flight_max, queues=queues, publisher=own)
+        return
     settings = context.settings
     broker = KafkaBroker(settings.kafka_bootstrap_servers)
-    publisher = Publisher(context.service, broker, instruments=context.instruments)
     look_back = LookBack(context.service, broker, answers.topics, answers.usage_again)
-    await publisher.start()
-    try:
-        async with asyncio.TaskGroup() as consumers:
-            for group_id, topics in groups.items():
-                consumer = InFlightConsumer(
-                    context.service,
-                    topics,
-                    group_id,
-                    handler,
-                    publisher,
-                    broker,
-                    in_flight_max=in_flight_max,
-                    drain_seconds=settings.drain_seconds,
-                    look_back=look_back,
-                    queue=None if queues is None else queues.get(group_id),
-                    health=context.health,
-                    instruments=context.instruments,
-                )
-                consumers.create_task(consumer.run(context.stop))
-    finally:
-        await publisher.stop()
+    async with asyncio.TaskGroup() as consumers:
+        for group_id, topics in groups.items():
+            consumer = InFlightConsumer(
+                context.service,
+                topics,
+                group_id,
+                handler,
+                publisher,
+                broker,
+                in_flight_max=in_flight_max,
+                drain_seconds=settings.drain_seconds,
+                look_back=look_back,
+                queue=None if queues is None else queues.get(group_id),
+                health=context.health,
+                instruments=context.instruments,
+            )
+            consumers.create_task(consumer.run(context.stop))

@@ -57,6 +57,7 @@ class ScriptedEngine:
         self.model_limits = ModelLimits()
         self.inside = 0
         self.inside_max = 0
+        self.entered = asyncio.Event()
         self.two_inside = asyncio.Event()
         self.reachable = True
         self.found_away = asyncio.Event()
@@ -86,6 +87,7 @@ class ScriptedEngine:
     ) -> Generation:
         self.calls.append(request)
         self.inside += 1
+        self.entered.set()
         self.inside_max = max(self.inside, self.inside_max)
         if self.inside == 2:
             self.two_inside.set()

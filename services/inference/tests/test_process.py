@@ -5,9 +5,22 @@ from datetime import UTC, datetime
 import pytest
 
 from penstock.contracts.ids import request_id, run_key
-from penstock.contracts.messages import ChatMessage, InferenceCompleted, InferenceRequested, Lane, UsageRecorded
-from penstock.contracts.topics import INFERENCE_COMPLETED, INFERENCE_REQUESTED, USAGE_RECORDED, dead_letter_topic
-from penstock.testkit.process import deployment_environ, service_process, topics
+from penstock.contracts.messages import (
+    CapacityReported,
+    ChatMessage,
+    InferenceCompleted,
+    InferenceRequested,
+    Lane,
+    UsageRecorded,
+)
+from penstock.contracts.topics import (
+    CAPACITY_REPORTED,
+    INFERENCE_COMPLETED,
+    INFERENCE_REQUESTED,
+    USAGE_RECORDED,
+    dead_letter_topic,
+)
+from penstock.testkit.process import Topics, deployment_environ, service_process, topics
 from services.local.fixtures import SharedStack
 
 pytestmark = pytest.mark.stack
@@ -48,10 +61,15 @@ async def test_every_lane_is_answered_and_its_poison_set_aside(stack: SharedStac
         "PENSTOCK_INFERENCE_MODEL": "m",
         "PENSTOCK_INFERENCE_SIMULATED_SPEED": "100",
     }
-    heard = [INFERENCE_COMPLETED.name, USAGE_RECORDED.name, *map(dead_letter_topic, lanes.values())]
+    heard = [
+        INFERENCE_COMPLETED.name,
+        USAGE_RECORDED.name,
+        CAPACITY_REPORTED.name,
+        *map(dead_letter_topic, lanes.values()),
+    ]
     async with (
-        service_process("inference", stack.bootstrap_servers, environ) as inference,
         topics(stack.bootstrap_servers, heard) as log,
+        service_process("inference", stack.bootstrap_servers, environ) as inference,
     ):
         await inference.logged("partitions.assigned")
         parts = (await inference.ready())["parts"]
@@ -83,3 +101,17 @@ async def test_every_lane_is_answered_and_its_poison_set_aside(stack: SharedStac
             assert (letter.key, letter.value) == (b"\xfd", lane.encode() + b"\xff")
             assert letter.headers[0] == ("ce_id", b"\xfe")
         assert await inference.stop() == 0
+
+        # and from its start to its end the process said what room its engine had
+        await _told_of_its_room(log, pool)
+
+
+async def _told_of_its_room(log: Topics, pool: str) -> None:
+    told: list[CapacityReported] = []
+    while not told or told[-1].health.state != "stopped":
+        heard = await log.hear(CAPACITY_REPORTED.name, len(told) + 1, b'"pool":"' + pool.encode())
+        told.append(CapacityReported.model_validate_json(heard[-1].value))
+    assert [report.sequence for report in told] == list(range(1, len(told) + 1))
+    assert "up" in {report.health.state for report in told}
+    assert {report.engine_session for report in told} == {told[0].engine_session}
+    assert all(report.simulated and report.models == ["m"] for report in told)

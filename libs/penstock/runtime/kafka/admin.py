@@ -60,11 +60,9 @@ def plan(deployment: Deployment) -> list[TopicPlan]:
     plans: list[TopicPlan] = []
     for topic in TOPICS:
         partitions = deployment.partitions(topic.group)
-        settings = {"max.message.bytes": str(MESSAGE_BYTES_MAX)} | (
-            {"cleanup.policy": "compact"}
-            if topic.compacted
-            else {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
-        )
+        settings = {"max.message.bytes": str(MESSAGE_BYTES_MAX), "cleanup.policy": ",".join(topic.cleanup)}
+        if "delete" in topic.cleanup:
+            settings["retention.ms"] = str(topic.retention_ms)
         for name in deployment.names(topic):
             plans.append(TopicPlan(name, partitions, settings))
             # No partition count to agree on: a dead letter is found by its headers.
