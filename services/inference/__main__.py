@@ -9,8 +9,10 @@ from penstock.runtime.executor import execute, publishing
 from penstock.runtime.health import Health
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
+from services.inference.accounts import Accounts
 from services.inference.caller import ModelCaller
 from services.inference.core import lanes
+from services.inference.energy import counter
 from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
@@ -32,6 +34,8 @@ async def main(context: Context[InferenceSettings]) -> None:
                 for station in stations
             ]
             reporting = [asyncio.create_task(reporter.run(context.stop)) for reporter in reporters]
+            accounts = Accounts(stations, settings.inference_pool, publisher.send, settings.inference_account_seconds)
+            reporting.append(asyncio.create_task(accounts.run()))
             try:
                 await first_up([station.watch for station in stations], context.stop)
                 groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
@@ -39,6 +43,7 @@ async def main(context: Context[InferenceSettings]) -> None:
                 await execute(context, groups, caller.handle, answers, in_flight_max=fetched_max, publisher=publisher)
             finally:
                 await _cancel(reporting)
+                await accounts.close()
     finally:
         await _cancel(watching)
         for station in stations:
@@ -56,7 +61,7 @@ def _station(settings: InferenceSettings, health: Health) -> Station:
     return Station(
         engine,
         EngineWatch(engine, health),
-        EngineMeter(engine.name, settings.billing()),
+        EngineMeter(engine.name, settings.billing(), energy=counter(settings.inference_gpu_devices)),
         frozenset(settings.inference_model),
         settings.inference_concurrency,
     )

@@ -6,9 +6,8 @@ from typing import Any, Final
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
 from penstock.runtime.work import Answers, BadRequestError, Outcome, Work
-from services.inference.core.pricing import NANOSECONDS
+from services.inference.core.ledger import Charge
 from services.inference.engines.protocol import Generation
-from services.inference.metering import Charge
 from services.inference.station import Station
 
 
@@ -45,10 +44,17 @@ class CallAnswers:
             engine["adapter"] = request.adapter
         tokens = result.usage.model_dump()
         cost = NO_COST if station is None else station.meter.cost(request.model, result.usage, result.charge)
-        completed = {**engine, "model": request.model, "usage": tokens, "cost": cost, **_said(result.generation)}
-        usage: dict[str, Any] = {**engine, "lane": request.priority.value, "tokens": tokens}
-        if station is not None and result.charge is not None:
-            usage |= _time_spent(station, result.charge)
+        # In the outcome, too: where a crash comes between the two records, the usage is told again from it.
+        share = {} if station is None or result.charge is None else station.meter.share(result.charge)
+        completed = {
+            **engine,
+            "model": request.model,
+            "usage": tokens,
+            "cost": cost,
+            **share,
+            **_said(result.generation),
+        }
+        usage = {**engine, "lane": request.priority.value, "tokens": tokens, **share}
         outcome = Outcome(
             result.started_at_ms,
             result.elapsed_ms,
@@ -85,16 +91,3 @@ def _said(generation: Generation | None) -> dict[str, Any]:
     if generation.max_tokens_used is not None:
         said["max_tokens_used"] = generation.max_tokens_used
     return said
-
-
-def _time_spent(station: Station, charge: Charge) -> dict[str, Any]:
-    """The share of the accelerators, where they are paid by the hour."""
-    hardware = station.meter.billing.hardware
-    if hardware is None:
-        return {}
-    seconds, rest = divmod(charge.share_ns, NANOSECONDS)
-    return {
-        "gpu_seconds": f"{seconds}.{rest:09d}",
-        "gpu_type": hardware,
-        "engine_session": str(station.meter.session),
-    }

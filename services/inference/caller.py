@@ -89,12 +89,15 @@ class ModelCaller:
         except EngineFailedError as error:
             self._failed(work.request, station, error)
             result.error, result.usage, result.first_token_ms = error.error, error.usage, error.first_token_ms
-        finally:
-            # A cancelled call has cost engine time as well; its redelivery is charged for its own.
-            result.charge = station.meter.end(place)
-            usage = result.usage if result.generation is None else result.generation.usage
-            worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
-            station.throughput.end(expected_tokens, worked_on, clock())
+        except BaseException:
+            # Cut off and told to nobody: it has cost engine time as well, and is answered and paid for elsewhere.
+            station.meter.abandon(place)
+            station.throughput.end(expected_tokens, 0, clock())
+            raise
+        usage = result.usage if result.generation is None else result.generation.usage
+        result.charge = station.meter.end(place, usage)
+        worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
+        station.throughput.end(expected_tokens, worked_on, clock())
         result.elapsed_ms = (clock() - began) * 1000
         if result.generation is not None:
             _take(result, result.generation, accepted)

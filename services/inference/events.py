@@ -8,4 +8,6 @@ class Event(StrEnum):
 
     ENGINE_UP = "engine.up"
     ENGINE_AWAY = "engine.away"
+    ACCOUNT_UNSENT = "account.unsent"
+    ENERGY_UNREADABLE = "energy.unreadable"
     CALL_FAILED = "call.failed"

@@ -1,58 +1,100 @@
-"""Owns the bill of one engine: what its time and tokens cost, and whose they are."""
+"""Owns the bill of one engine: what its time and tokens cost, whose they are, and the account of each stretch."""
 
-import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from penstock.contracts.ids import engine_session
-from penstock.contracts.messages import TokenUsage
-from services.inference.core import pricing
+from penstock.contracts.messages import EngineMetered, TokenUsage
+from penstock.contracts.prices import PriceList, token_cost
+from services.inference.core.ledger import Call, Charge, EngineLedger, Sums
+from services.inference.core.pricing import Rate, money, seconds
+from services.inference.core.weights import PRIOR, Calibration, Weights
+
+ENERGY_EVERY_NS: Final = 100_000_000
+"""The driver is asked no more often than this; its own counter moves about as often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Billing:
     """How this engine's calls are paid: by the token for models in the list, or by the hour of `hardware`."""
 
-    prices: pricing.PriceList
+    prices: PriceList
     hardware: str | None
+    gpus: int = 1
+    """How many of the hardware the engine has; a price is of one."""
+    weights: Weights = PRIOR
+    """What tokens weigh until the engine has shown it."""
 
     @property
     def per_hour(self) -> Decimal:
-        """What an hour costs; without hardware, time costs nothing."""
+        """What an hour of one accelerator costs; without hardware, time costs nothing."""
         return Decimal(0) if self.hardware is None else self.prices.hardware[self.hardware].price_per_hour
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What one call has to bear: its share of the engine's time, and the money."""
+class EnergyCounter(Protocol):
+    """What the engine's accelerators have used since some moment."""
 
-    share_ns: int
-    amount: Decimal
+    def millijoules(self) -> int:
+        """Never falls."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where the account stood when it was told last."""
+
+    sums: Sums
+    at: datetime
 
 
 class EngineMeter:
-    """Shares one engine's time and money out among the calls in it."""
+    """Shares one engine's time and money out among the calls in it. One session: the process' hold on the engine."""
 
-    def __init__(self, engine: str, billing: Billing) -> None:
+    def __init__(
+        self,
+        engine: str,
+        billing: Billing,
+        *,
+        energy: EnergyCounter | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.billing: Final = billing
-        self.session: Final[UUID] = engine_session(engine, time.time_ns())
+        began_at_ns = wall_ns()
+        self.session: Final[UUID] = engine_session(engine, began_at_ns)
         """This life of the engine."""
-        self._clock: Final = pricing.EngineClock()
-        self._money: Final = pricing.HourlyMeter(billing.per_hour)
+        self._engine: Final = engine
+        self._now_ns: Final = now_ns
+        rate = Rate(billing.per_hour, billing.gpus)
+        self._ledger: Final = EngineLedger(rate, now_ns(), Calibration(billing.weights))
+        self._began: Final = datetime.fromtimestamp(began_at_ns // 1_000_000_000, UTC) + timedelta(
+            microseconds=began_at_ns % 1_000_000_000 // 1000
+        )
+        self._told = Told(Sums(), self._began)
+        self._sequence = 0
+        self._energy: Final = energy
+        self._energy_at_ns = 0
+        self._energy_read = None if energy is None else energy.millijoules()
 
-    def begin(self) -> object:
+    def begin(self) -> Call:
         """A call reaches the engine. What is returned ends it."""
-        place = object()  # not the request's id: a redelivery may overlap with its forerunner's last moments
-        self._clock.begin(place, now_ns())
-        return place
+        # A place and not the request's id: a redelivery may overlap with its forerunner's last moments.
+        self._read_energy()
+        return self._ledger.begin(self._now_ns())
 
-    def end(self, place: object) -> Charge:
-        """The call leaves the engine, however it ended: a cancelled one has cost engine time as well."""
-        share_ns = self._clock.end(place, now_ns())
-        return Charge(share_ns, self._money.charge(share_ns))
+    def end(self, place: Call, usage: TokenUsage) -> Charge:
+        """The call leaves the engine with what it used, and somebody will be told."""
+        self._read_energy()
+        return self._ledger.end(place, self._now_ns(), usage)
+
+    def abandon(self, place: Call) -> None:
+        """The call leaves the engine and is answered elsewhere: the time it took here is lost."""
+        self._ledger.abandon(place, self._now_ns())
 
     def cost(self, model: str, usage: TokenUsage, charge: Charge | None) -> dict[str, str]:
         """A call's cost as messages have it. `charge` is None where the engine was never asked."""
@@ -60,12 +102,71 @@ class EngineMeter:
         if charge is None:
             amount = Decimal(0)
         elif self.billing.hardware is not None:
-            amount = charge.amount
+            amount = money(charge.quanta)
         else:
-            amount = pricing.token_cost(prices.models[model], usage)
+            amount = token_cost(prices.models[model], usage)
         return {"amount": format(amount, "f"), "currency": prices.currency, "price_version": prices.version}
 
+    def share(self, charge: Charge) -> dict[str, str]:
+        """The share of the accelerators as messages have it; empty where nothing is paid by the hour."""
+        hardware = self.billing.hardware
+        if hardware is None:
+            return {}
+        share = {
+            "gpu_seconds": format(seconds(charge.share_ns * self.billing.gpus), "f"),
+            "gpu_type": hardware,
+            "engine_session": str(self.session),
+        }
+        if self._energy is not None:
+            share["energy_joules"] = format(Decimal(charge.millijoules).scaleb(-3), "f")
+        return share
 
-def now_ns() -> int:
-    """The loop's monotonic clock in whole nanoseconds."""
-    return int(asyncio.get_running_loop().time() * 1e9)
+    def stretch(
+        self, *, pool: str, models: frozenset[str], simulated: bool, closed: bool = False
+    ) -> EngineMetered | None:
+        """The account since it was told last; None where nothing is paid by the hour, or no time has passed."""
+        billing = self.billing
+        if billing.hardware is None:
+            return None
+        self._read_energy()
+        now = self._ledger.advance(self._now_ns())
+        was, since = self._told.sums, self._told.at
+        if now.elapsed_ns == was.elapsed_ns and not closed:
+            return None
+        until = self._began + timedelta(microseconds=now.elapsed_ns // 1000)
+        told = EngineMetered(
+            engine=self._engine,
+            engine_session=self.session,
+            sequence=self._sequence,
+            pool=pool,
+            models=sorted(models),
+            simulated=simulated,
+            gpu_type=billing.hardware,
+            gpus=billing.gpus,
+            price_per_hour=billing.per_hour,
+            currency=billing.prices.currency,
+            price_version=billing.prices.version,
+            since=since,
+            until=until,
+            seconds=seconds(now.elapsed_ns - was.elapsed_ns),
+            busy_seconds=seconds(now.busy_ns - was.busy_ns),
+            total=money(now.total - was.total),
+            idle=money(now.idle - was.idle),
+            attributed=money(now.attributed - was.attributed),
+            lost=money(now.lost - was.lost),
+            pending=money(now.pending),
+            energy_joules=None if self._energy is None else Decimal(now.millijoules - was.millijoules).scaleb(-3),
+            requests=now.requests - was.requests,
+            closed=closed,
+        )
+        self._told = Told(self._ledger.copied(), until)
+        self._sequence += 1
+        return told
+
+    def _read_energy(self) -> None:
+        now_ns = self._now_ns()
+        if self._energy is None or self._energy_read is None or now_ns - self._energy_at_ns < ENERGY_EVERY_NS:
+            return
+        read = self._energy.millijoules()
+        used, self._energy_read, self._energy_at_ns = max(0, read - self._energy_read), read, now_ns
+        self._ledger.advance(now_ns, used)

@@ -6,12 +6,13 @@ from typing import Final, Literal, Self
 import yaml
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
+from penstock.contracts.prices import PriceList
 from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
 from services.inference.core.catalogue import HARDWARE, ModelShape
-from services.inference.core.pricing import PriceList
 from services.inference.core.roofline import Roofline
+from services.inference.core.weights import PRIOR, of_roofline
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine
 from services.inference.engines.simulated import SimulatedEngine
@@ -35,6 +36,10 @@ class InferenceSettings(ServiceSettings):
     inference_prices: Path = Field(default=PRICES, description="the price list, YAML")
     inference_billing: Literal["hour", "token"] = "hour"
     inference_hardware: str = Field(default="cpu", description="what `hour` bills, from the price list")
+    inference_gpus: int = Field(default=1, ge=1, le=1024, description="accelerators of this hardware the engine has")
+    inference_gpu_devices: Names = ()
+    """Whose energy counters are the engine's (NVML index, UUID or PCI bus id); none: no energy is told."""
+    inference_account_seconds: float = Field(default=60.0, ge=0.01, le=3600, description="between records of account")
     inference_simulated_hardware: str = "h100-sxm"
     """Which GPU the simulation models."""
     inference_simulated_billions: float = Field(default=8.03, gt=0, le=10_000)
@@ -64,7 +69,14 @@ class InferenceSettings(ServiceSettings):
 
     def billing(self) -> Billing:
         """How calls are paid."""
-        return Billing(self.price_list(), self.inference_hardware if self.inference_billing == "hour" else None)
+        return Billing(
+            self.price_list(),
+            self.inference_hardware if self.inference_billing == "hour" else None,
+            self.inference_gpus,
+            of_roofline(self._roofline(), self.inference_concurrency)
+            if self.inference_engine == "simulated"
+            else PRIOR,
+        )
 
     def limits(self) -> Limits:
         """What this instance does."""
@@ -81,8 +93,10 @@ class InferenceSettings(ServiceSettings):
                     api_key=None if self.inference_api_key is None else self.inference_api_key.get_secret_value(),
                 )
             case "simulated":
-                shape = ModelShape(parameters=self.inference_simulated_billions * 1e9)
-                roofline = Roofline(HARDWARE[self.inference_simulated_hardware], shape)
                 return SimulatedEngine(
-                    roofline, batch_max=self.inference_concurrency, speed=self.inference_simulated_speed
+                    self._roofline(), batch_max=self.inference_concurrency, speed=self.inference_simulated_speed
                 )
+
+    def _roofline(self) -> Roofline:
+        shape = ModelShape(parameters=self.inference_simulated_billions * 1e9)
+        return Roofline(HARDWARE[self.inference_simulated_hardware], shape)

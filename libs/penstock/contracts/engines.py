@@ -1,6 +1,7 @@
 """Owns what engines say about themselves: the bill of their time, and how much room they have."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -14,9 +15,10 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class EngineMetered(Message):
     """One stretch of an engine's time and what it cost, gapless within a session.
 
-    Exactly: `total` = `idle` + `attributed` + (`pending` - the stretch before's `pending`), in decimal arithmetic.
-    `attributed` is the sum of the costs of the usage records of requests that ended within the stretch; `pending` has
-    accrued to requests that are still in the engine. A session that was closed ends with nothing pending.
+    Exactly: `total` = `idle` + `attributed` + `lost` + (`pending` - the stretch before's `pending`), in decimal
+    arithmetic. `attributed` is the sum of the costs of the usage records of requests that ended within the stretch;
+    `lost` went to requests that were cut off there and are answered and paid for elsewhere; `pending` has accrued to
+    requests that are still in the engine. A session that was closed ends with nothing pending.
     """
 
     engine: str
@@ -40,6 +42,7 @@ class EngineMetered(Message):
     total: DecimalString
     idle: DecimalString
     attributed: DecimalString
+    lost: DecimalString = Decimal(0)
     pending: DecimalString
     energy_joules: DecimalString | None = None
     requests: Count

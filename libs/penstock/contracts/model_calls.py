@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
-from penstock.contracts.body import Count, Message
+from penstock.contracts.body import Count, DecimalString, Message
 from penstock.contracts.work import PricedCost, Timing, TokenUsage, WorkCompleted, WorkRequested
 
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -136,6 +136,11 @@ class InferenceCompleted(WorkCompleted):
     usage: TokenUsage = TokenUsage()
     timing: Timing = Timing()
     cost: PricedCost | None = None
+    gpu_seconds: DecimalString | None = None
+    """As in the usage record, which is told again from this one where a crash comes between the two."""
+    gpu_type: str | None = None
+    energy_joules: DecimalString | None = None
+    engine_session: UUID | None = None
 
 
 class InferenceStreamed(Message):

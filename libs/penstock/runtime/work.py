@@ -230,6 +230,7 @@ class Answers:
         if self._kind == "inference":
             model = {name: completed[name] for name in ("pool", "engine", "simulated")}
             model |= {"lane": work.request.priority, "tokens": completed["usage"]}
+            model |= {name: completed[name] for name in _SHARE if name in completed}
         return UsageRecorded.model_validate(
             {
                 **orjson.loads(_attribution(work.request)),
@@ -244,6 +245,8 @@ class Answers:
         )
 
 
+_SHARE: Final = ("adapter", "gpu_seconds", "gpu_type", "energy_joules", "engine_session")
+"""What an outcome says of its share of an engine, in the words of the usage record."""
 _SUBJECTS: Final = {"inference": "model", "tool": "tool", "task": "task"}
 
 

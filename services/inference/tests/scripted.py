@@ -6,13 +6,13 @@ from typing import Any
 
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import ChatMessage, InferenceRequested, Lane, TokenUsage, WorkError
+from penstock.contracts.prices import PriceList
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
 from penstock.runtime.health import Health
 from penstock.runtime.work import Answers
 from services.inference.caller import Limits, ModelCaller
 from services.inference.core.buckets import estimated_prompt_tokens
 from services.inference.core.failures import unreachable
-from services.inference.core.pricing import PriceList
 from services.inference.engines.protocol import (
     Delta,
     EngineFailedError,

@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from penstock.contracts.messages import TokenUsage
-from services.inference.core.pricing import (
-    EngineClock,
-    HourlyMeter,
-    PriceList,
-    TokenPrice,
-    price_of,
-    token_cost,
-)
+from penstock.contracts.prices import PriceList, TokenPrice, token_cost
+from services.inference.core.pricing import Rate, money, seconds
 from services.inference.settings import PRICES
 
 PRICE = st.decimals(min_value=0, max_value=1000, allow_nan=False, places=6)
@@ -24,44 +18,16 @@ COUNT = st.integers(0, 10**7)
 USAGE = st.builds(TokenUsage, input=COUNT, cached_input=COUNT, output=COUNT, reasoning=COUNT)
 
 
-@given(PRICE, st.lists(st.integers(0, 10**13), max_size=50))
-def test_hourly_charges_sum_to_the_price_of_the_whole_time(per_hour: Decimal, shares: list[int]) -> None:
-    meter = HourlyMeter(per_hour)
+@given(PRICE, st.integers(1, 64), st.integers(0, 10**16))
+def test_a_rate_is_exact_to_the_quantum(per_hour: Decimal, gpus: int, nanoseconds: int) -> None:
+    exact = per_hour * gpus * nanoseconds / 3_600_000_000_000
 
-    charges = [meter.charge(share) for share in shares]
-
-    assert sum(charges, Decimal(0)) == price_of(per_hour, sum(shares))
-    assert min(charges, default=Decimal(0)) >= 0
+    assert 0 <= exact - money(Rate(per_hour, gpus).quanta(nanoseconds)) < Decimal("1.001E-12")
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10**9)), max_size=60))
-def test_shares_of_engine_time_sum_to_the_busy_time(script: list[tuple[int, int]]) -> None:
-    # given requests that come and go as the script says
-    clock, inside, at_ns, attributed, busy_ns = EngineClock(), set[int](), 0, 0, 0
-    for request, elapsed_ns in script:
-        at_ns += elapsed_ns
-        busy_ns += elapsed_ns if inside else 0
-        if request in inside:
-            inside.remove(request)
-            attributed += clock.end(request, at_ns)
-        else:
-            inside.add(request)
-            clock.begin(request, at_ns)
-
-    # when the rest leaves
-    attributed += sum(clock.end(request, at_ns) for request in sorted(inside))
-
-    # then not a nanosecond is lost or paid twice
-    assert attributed == clock.busy_ns == busy_ns
-
-
-def test_time_is_shared_equally_while_it_is_shared() -> None:
-    clock = EngineClock()
-    clock.begin("a", 1000)
-    clock.begin("b", 1100)
-
-    assert clock.end("a", 1300) == 100 + 100
-    assert clock.end("b", 1350) == 100 + 50
+def test_an_hour_of_eight_accelerators_costs_eight_prices() -> None:
+    assert money(Rate(Decimal("2.60"), 8).quanta(3600 * 10**9)) == Decimal("20.80")
+    assert seconds(1_500_000_001) == Decimal("1.500000001")
 
 
 @given(USAGE, USAGE, PRICE, PRICE, st.none() | PRICE)
@@ -88,8 +54,9 @@ def test_the_price_file_is_valid_and_its_decimals_are_exact() -> None:
     prices = PriceList.model_validate(yaml.safe_load(PRICES.read_text()))
 
     assert prices.models["gpt-4o-mini"].input_cost_per_token == Decimal("0.00000015")
-    assert prices.hardware["cpu"].price_per_hour > 0
-    assert prices.version == "2026-11-01"
+    assert prices.hardware["h100-sxm"].price_per_hour == Decimal("2.00")
+    assert prices.hardware["h200-sxm"].price_per_hour == Decimal("2.60")
+    assert prices.version == str(prices.effective) == "2026-11-21"
 
 
 def test_a_misspelled_price_is_refused() -> None:

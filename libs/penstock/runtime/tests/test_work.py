@@ -221,8 +221,15 @@ def test_usage_that_a_crash_left_out_is_told_from_the_request_and_its_outcome(ki
         request = a_model_request()
         shared = {"pool": "small", "engine": "e", "simulated": True}
         tokens = {"input": 3, "cached_input": 0, "output": 2, "reasoning": 0}
-        extra = {**shared, "model": "t", "usage": tokens, "cost": dict(NO_COST, amount="0.25")}
-        usage_extra = {**shared, "lane": "batch", "tokens": tokens}
+        share = {
+            "gpu_seconds": "0.250000001",
+            "gpu_type": "h200-sxm",
+            "energy_joules": "12.5",
+            "engine_session": str(KEY),
+            "adapter": "legal",
+        }
+        extra = {**shared, **share, "model": "t", "usage": tokens, "cost": dict(NO_COST, amount="0.25")}
+        usage_extra = {**shared, **share, "lane": "batch", "tokens": tokens}
     requested = a_record(request.to_json(), headers())
     work = read(type(request), requested, home_partitions=4)
     outcome = Outcome(AT_MS + 50, 7.0, output=b"1", completed=extra, usage=usage_extra, cost=extra.get("cost", NO_COST))
