@@ -7,6 +7,7 @@ from penstock.contracts.topics import INFERENCE_COMPLETED, Service
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute, publishing
 from penstock.runtime.health import Health
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.inference.accounts import Accounts
@@ -25,7 +26,8 @@ async def main(context: Context[InferenceSettings]) -> None:
     settings = context.settings
     stations = Stations([_station(settings, context.health)])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
-    caller = ModelCaller(stations, answers, settings.limits(), now_ms)
+    cancellations = Cancellations()
+    caller = ModelCaller(stations, answers, settings.limits(), now_ms, cancellations)
     watching = [asyncio.create_task(station.watch.run()) for station in stations]
     try:
         async with publishing(context) as publisher:
@@ -39,8 +41,15 @@ async def main(context: Context[InferenceSettings]) -> None:
             try:
                 await first_up([station.watch for station in stations], context.stop)
                 groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
-                fetched_max = lanes.fetched_max(stations.concurrency)
-                await execute(context, groups, caller.handle, answers, in_flight_max=fetched_max, publisher=publisher)
+                await execute(
+                    context,
+                    groups,
+                    caller.handle,
+                    answers,
+                    in_flight_max=lanes.fetched_max(stations.concurrency),
+                    cancellations=cancellations,
+                    publisher=publisher,
+                )
             finally:
                 await _cancel(reporting)
                 await accounts.close()

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.messages import InferenceRequested, WorkError
+from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
+from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, Work, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Work, cancelled, failed, read, too_late
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
 from services.inference.core.refusals import Accepted, examined, unknown_model
-from services.inference.engines.protocol import EngineFailedError, Generation
+from services.inference.engines.protocol import AbortedError, EngineFailedError, Generation
 from services.inference.events import Event
 from services.inference.images import Images
 from services.inference.station import Station, Stations
@@ -38,6 +39,7 @@ class ModelCaller:
         answers: Answers,
         limits: Limits,
         now_ms: Callable[[], int],
+        cancellations: Cancellations,
         images: Images | None = None,
     ) -> None:
         self._stations: Final = stations
@@ -45,6 +47,7 @@ class ModelCaller:
         self._limits: Final = limits
         self._now_ms: Final = now_ms
         self._images: Final = Images() if images is None else images
+        self._cancellations: Final = cancellations
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read or answered."""
@@ -56,12 +59,12 @@ class ModelCaller:
         if station is None:
             error = unknown_model(work.request.model, self._limits.pool, self._stations.models)
             return self._answers.records(work, None, Result(self._now_ms(), error=error))
-        accepted = await self._examined(work.request, station)
-        if isinstance(accepted, WorkError):
-            return self._answers.records(work, station, Result(self._now_ms(), error=accepted))
-        async with station.places:
-            await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
-            result = await self._called(work, station, accepted)
+        result = Result(self._now_ms())
+        try:
+            with self._cancellations.heeding(work.request.request_id):
+                await self._call(work, station, result)
+        except WorkStoppedError as stopped:
+            result.error = cancelled(stopped)
         return self._answers.records(work, station, result)
 
     async def _examined(self, request: InferenceRequested, station: Station) -> Accepted | WorkError:
@@ -73,40 +76,67 @@ class ModelCaller:
         loaded = await self._images.loaded(accepted.request)
         return loaded if isinstance(loaded, WorkError) else replace(accepted, request=loaded)
 
-    async def _called(self, work: Work[InferenceRequested], station: Station, accepted: Accepted) -> Result:
-        result = Result(self._now_ms())
+    async def _call(self, work: Work[InferenceRequested], station: Station, result: Result) -> None:
+        """Asks the engine, once there is a place in it; what comes of it is in `result`, also where this is cut off."""
+        accepted = await self._examined(work.request, station)
+        if isinstance(accepted, WorkError):
+            result.error = accepted
+            return
+        async with station.places:
+            await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
+            await self._generate(work, station, accepted, result)
+
+    async def _generate(
+        self, work: Work[InferenceRequested], station: Station, accepted: Accepted, result: Result
+    ) -> None:
+        result.started_at_ms = self._now_ms()
         if work.expired(result.started_at_ms):
             result.error = too_late("the deadline had passed before an engine was free")
-            return result
+            return
         clock = asyncio.get_running_loop().time
         began = clock()
         place = station.meter.begin()
         expected_tokens = accepted.prompt_tokens + accepted.request.max_tokens
         station.throughput.begin(expected_tokens, began)
+
+        def leave(usage: TokenUsage) -> None:
+            result.charge = station.meter.end(place, usage)
+            worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
+            station.throughput.end(expected_tokens, worked_on, clock())
+            result.elapsed_ms = (clock() - began) * 1000
+
         try:
             timeout_seconds = (work.deadline_at_ms - result.started_at_ms) / 1000
             result.generation = await station.engine.generate(accepted.request, timeout_seconds)
         except EngineFailedError as error:
             self._failed(work.request, station, error)
             result.error, result.usage, result.first_token_ms = error.error, error.usage, error.first_token_ms
-        except BaseException:
-            # Cut off and told to nobody: it has cost engine time as well, and is answered and paid for elsewhere.
-            station.meter.abandon(place)
-            station.throughput.end(expected_tokens, 0, clock())
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._cancellations.told(work.request.request_id):
+                result.usage, result.first_token_ms = _spent(error, work.request, station)
+                leave(result.usage)
+            else:
+                # Cut off and told to nobody: it has cost engine time as well, and is answered and paid for elsewhere.
+                station.meter.abandon(place)
+                station.throughput.end(expected_tokens, 0, clock())
             raise
-        usage = result.usage if result.generation is None else result.generation.usage
-        result.charge = station.meter.end(place, usage)
-        worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
-        station.throughput.end(expected_tokens, worked_on, clock())
-        result.elapsed_ms = (clock() - began) * 1000
+        leave(result.usage if result.generation is None else result.generation.usage)
         if result.generation is not None:
             _take(result, result.generation, accepted)
-        return result
 
     def _failed(self, request: InferenceRequested, station: Station, error: EngineFailedError) -> None:
         if error.error.code == "engine_unreachable":
             station.watch.suspect()
         _log.warning(Event.CALL_FAILED, request_id=str(request.request_id), run_id=request.run_id, error=str(error))
+
+
+def _spent(
+    error: asyncio.CancelledError, request: InferenceRequested, station: Station
+) -> tuple[TokenUsage, float | None]:
+    """What an aborted call had used by then, and when its first token came. Its prompt at least was sent."""
+    if isinstance(error, AbortedError):
+        return error.usage, error.first_token_ms
+    return TokenUsage(input=station.engine.prompt_tokens(request)), None
 
 
 def _take(result: Result, generation: Generation, accepted: Accepted) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from penstock.contracts.topics import TOOL_COMPLETED, TOOL_REQUESTED, Service
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.tool_executor.caller import ToolCaller
@@ -18,11 +19,19 @@ async def main(context: Context[ToolExecutorSettings]) -> None:
     servers = {name: ToolServer(name, spec, context.health) for name, spec in settings.servers().items()}
     answers = Answers(context.service, TOOL_COMPLETED, "tool", settings.instance)
     clock = asyncio.get_running_loop().time
-    caller = ToolCaller(servers, answers, settings.home_partitions, now_ms, clock)
+    cancellations = Cancellations()
+    caller = ToolCaller(servers, answers, settings.home_partitions, now_ms, clock, cancellations)
     sessions = [asyncio.create_task(server.run()) for server in servers.values()]
     groups = {"penstock.tool_executor": [TOOL_REQUESTED.name]}
     try:
-        await execute(context, groups, caller.handle, answers, in_flight_max=settings.tool_executor_in_flight)
+        await execute(
+            context,
+            groups,
+            caller.handle,
+            answers,
+            in_flight_max=settings.tool_executor_in_flight,
+            cancellations=cancellations,
+        )
     finally:
         for session in sessions:
             session.cancel()

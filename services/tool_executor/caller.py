@@ -13,9 +13,10 @@ from mcp_types import CallToolResult, TextContent
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, ToolRequested, WorkError
+from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, Outcome, Work, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Outcome, Work, cancelled, failed, read, too_late
 from services.tool_executor.events import Event
 from services.tool_executor.server import CallRefusedError, CallTimedOutError, ServerDiedError, Tool, ToolServer
 
@@ -34,12 +35,14 @@ class ToolCaller:
         home_partitions: int,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
+        cancellations: Cancellations,
     ) -> None:
         self._servers: Final = servers
         self._answers: Final = answers
         self._home_partitions: Final = home_partitions
         self._now_ms: Final = now_ms
         self._clock: Final = clock
+        self._cancellations: Final = cancellations
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read."""
@@ -48,7 +51,11 @@ class ToolCaller:
         except BadRequestError as bad:
             return self._answers.bad_request(bad, self._now_ms())
         started_at_ms, began = self._now_ms(), self._clock()
-        result = await self._result(work, (work.deadline_at_ms - started_at_ms) / 1000)
+        try:
+            with self._cancellations.heeding(work.request.request_id):  # the server is told by a notification
+                result = await self._result(work, (work.deadline_at_ms - started_at_ms) / 1000)
+        except WorkStoppedError as error:
+            result = cancelled(error)
         elapsed_ms = (self._clock() - began) * 1000
         outcome = Outcome(started_at_ms, elapsed_ms, completed={"tool": work.request.tool})
         if isinstance(result, bytes):

@@ -6,6 +6,7 @@ import sys
 from penstock.contracts.topics import TASK_COMPLETED, TASK_REQUESTED, Service
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from penstock.workflow import task as tasks
@@ -24,10 +25,18 @@ async def main(context: Context[WorkerSettings]) -> None:
     context.log.info(Event.TASKS_REGISTERED, tasks=tasks.registered())
     threads = DaemonThreads(settings.worker_threads)
     answers = Answers(context.service, TASK_COMPLETED, "task", settings.instance)
-    runner = TaskRunner(answers, threads, settings.home_partitions, now_ms)
+    cancellations = Cancellations()
+    runner = TaskRunner(answers, threads, settings.home_partitions, now_ms, cancellations)
     groups = {f"penstock.worker.{queue}": [TASK_REQUESTED.named(queue=queue)] for queue in settings.worker_queues}
     try:
-        await execute(context, groups, runner.handle, answers, in_flight_max=settings.worker_in_flight)
+        await execute(
+            context,
+            groups,
+            runner.handle,
+            answers,
+            in_flight_max=settings.worker_in_flight,
+            cancellations=cancellations,
+        )
     finally:
         threads.shutdown(wait=False)
 

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, TaskRequested, WorkError
+from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, Outcome, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Outcome, cancelled, failed, read, too_late
 from penstock.workflow import task as tasks
 from services.worker.eager import DeadlineReachedError, within
 from services.worker.events import Event
@@ -21,14 +22,23 @@ _log = logger("worker")
 class TaskRunner:
     """Runs tasks: async functions on the loop, plain ones in `threads`, each until its deadline at most.
 
-    A plain function cannot be stopped: past its deadline the answer goes out and its thread stays busy until it ends.
+    A plain function cannot be stopped: past its deadline, or when nobody awaits it any more, the answer goes out and
+    its thread stays busy until it ends.
     """
 
-    def __init__(self, answers: Answers, threads: Executor, home_partitions: int, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        threads: Executor,
+        home_partitions: int,
+        now_ms: Callable[[], int],
+        cancellations: Cancellations,
+    ) -> None:
         self._answers: Final = answers
         self._threads: Final = threads
         self._home_partitions: Final = home_partitions
         self._now_ms: Final = now_ms
+        self._cancellations: Final = cancellations
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read."""
@@ -44,7 +54,11 @@ class TaskRunner:
         else:
             clock = asyncio.get_running_loop().time
             began = clock()
-            result = await self._result(request, (work.deadline_at_ms - started_at_ms) / 1000)
+            try:
+                with self._cancellations.heeding(request.request_id):
+                    result = await self._result(request, (work.deadline_at_ms - started_at_ms) / 1000)
+            except WorkStoppedError as error:
+                result = cancelled(error)
             elapsed_ms = (clock() - began) * 1000
         outcome = Outcome(started_at_ms, elapsed_ms, completed={"task": request.task})
         if isinstance(result, bytes):
@@ -74,7 +88,7 @@ class TaskRunner:
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is None or current.cancelling():
-                raise  # ours: the drain budget is over
+                raise  # ours: nobody awaits it any more, or the drain budget is over
             return failed("task_failed", "the task was cancelled from inside", _AGAIN)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything
             _log.warning(Event.TASK_FAILED, task=request.task, request_id=str(request.request_id), exc_info=True)

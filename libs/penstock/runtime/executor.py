@@ -6,12 +6,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from penstock.runtime.kafka.broker import KafkaBroker
+from penstock.runtime.kafka.cancellations import CancellationReader, Cancellations
 from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
 from penstock.runtime.kafka.lookback import LookBack
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.waiting import Queue
 from penstock.runtime.service import Context
 from penstock.runtime.work import Answers
+
+CANCELS_SECONDS_MAX = 5.0
+"""How long work waits for the cancels of the last minutes: what is not known then is done in vain."""
 
 
 @asynccontextmanager
@@ -33,22 +37,37 @@ async def execute(
     answers: Answers,
     *,
     in_flight_max: int,
+    cancellations: Cancellations,
     queues: Mapping[str, Queue] | None = None,
     publisher: Publisher | None = None,
 ) -> None:
     """Handles the topics of each group, urgent first, until the service stops; `in_flight_max` counts per group.
 
-    A group named in `queues` takes its records in that queue's order instead. `publisher` is one that says more than
-    answers; left out, answers have one to themselves.
+    `cancellations` is what the handler heeds; it is told of every cancel from now on, and of those before. A group
+    named in `queues` takes its records in that queue's order instead. `publisher` is one that says more than answers;
+    left out, answers have one to themselves.
     """
     if publisher is None:
         async with publishing(context) as own:
-            await execute(context, groups, handler, answers, in_flight_max=in_flight_max, queues=queues, publisher=own)
+            await execute(
+                context,
+                groups,
+                handler,
+                answers,
+                in_flight_max=in_flight_max,
+                cancellations=cancellations,
+                queues=queues,
+                publisher=own,
+            )
         return
     settings = context.settings
     broker = KafkaBroker(settings.kafka_bootstrap_servers)
     look_back = LookBack(context.service, broker, answers.topics, answers.usage_again)
-    async with asyncio.TaskGroup() as consumers:
+    cancels = CancellationReader(broker, cancellations)
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(cancels.run(context.stop))
+        await cancels.caught_up(CANCELS_SECONDS_MAX)
+        consuming = []
         for group_id, topics in groups.items():
             consumer = InFlightConsumer(
                 context.service,
@@ -64,4 +83,6 @@ async def execute(
                 health=context.health,
                 instruments=context.instruments,
             )
-            consumers.create_task(consumer.run(context.stop))
+            consuming.append(tasks.create_task(consumer.run(context.stop)))
+        await asyncio.wait(consuming)
+        reading.cancel()

@@ -75,6 +75,8 @@ class LogEvent(StrEnum):
     RECORDS_NOT_ACKNOWLEDGED = "records.not_acknowledged"
     PRODUCER_RECREATED = "producer.recreated"
     TOPIC_AWAITED = "topic.awaited"
+    WORK_STOPPED = "work.stopped"
+    CANCEL_UNREADABLE = "cancel.unreadable"
 
 
 HANDLER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)

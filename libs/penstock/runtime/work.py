@@ -21,6 +21,7 @@ from penstock.contracts.ids import event_id
 from penstock.contracts.messages import NextMove, UsageRecorded, WorkError, WorkRequested
 from penstock.contracts.topics import USAGE_RECORDED, Service, Topic
 from penstock.runtime.errors import PenstockError, Poison
+from penstock.runtime.kafka.cancellations import WorkStoppedError
 from penstock.runtime.kafka.records import Received
 
 OUTPUT_BYTES_MAX: Final = 512 * 1024
@@ -75,6 +76,11 @@ def failed(code: str, message: str, next: NextMove = NextMove.GIVE_UP, retry_aft
 def too_late(message: str) -> WorkError:
     """The attempt's deadline passed before its work began. The run may have time left: another attempt decides."""
     return failed("deadline_exceeded", message, NextMove.RETRY_ELSEWHERE)
+
+
+def cancelled(error: WorkStoppedError) -> WorkError:
+    """Nobody awaits the answer: this one is for the books, which count what was used until then."""
+    return failed("cancelled", f"stopped, because {error}")
 
 
 class BadRequestError(PenstockError):

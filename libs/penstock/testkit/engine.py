@@ -11,6 +11,7 @@ import orjson
 
 LOOPBACK: Final = "127.0.0.1"
 ANSWER_SECONDS: Final = 0.05
+HEARD_SECONDS: Final = 60.0
 TOKENS: Final = {"prompt_tokens": 12, "completion_tokens": 5}
 
 
@@ -30,6 +31,9 @@ class ScriptedEngine:
         self.calls: Final[list[Call]] = []
         self.url = ""
         self._scripts: Final[dict[str, deque[str]]] = defaultdict(deque)
+        self._held: Final[dict[str, asyncio.Event]] = {}
+        self._left: Final[dict[str, asyncio.Event]] = defaultdict(asyncio.Event)
+        self._arrived: Final[dict[str, asyncio.Event]] = defaultdict(asyncio.Event)
         self._players: Final[dict[str, Callable[[tuple[str, ...]], str]]] = {}
 
     def answer(self, phrase: str, *answers: str) -> None:
@@ -39,6 +43,24 @@ class ScriptedEngine:
     def play(self, phrase: str, player: Callable[[tuple[str, ...]], str]) -> None:
         """Who answers conversations that begin with this phrase, from all that was said in them."""
         self._players[phrase] = player
+
+    def hold(self, phrase: str) -> None:
+        """Let calls whose conversation begins with this phrase wait until they are released."""
+        self._held[phrase] = asyncio.Event()
+
+    def release(self, phrase: str) -> None:
+        """Answer them."""
+        self._held.pop(phrase).set()
+
+    async def arrived(self, phrase: str) -> None:
+        """Returns once such a call is held."""
+        async with asyncio.timeout(HEARD_SECONDS):
+            await self._arrived[phrase].wait()
+
+    async def left(self, phrase: str) -> None:
+        """Returns once whoever made such a call has hung up without its answer."""
+        async with asyncio.timeout(HEARD_SECONDS):
+            await self._left[phrase].wait()
 
     def calls_about(self, phrase: str) -> list[Call]:
         """The calls whose conversation begins with this phrase."""
@@ -55,12 +77,27 @@ class ScriptedEngine:
                 conversation = tuple(message["content"] for message in asked["messages"])
                 self.calls.append(Call(headers.get("x-request-id", ""), asked["model"], conversation))
                 await asyncio.sleep(ANSWER_SECONDS)
+                await self._while_held(conversation, reader)
                 _write(writer, "text/event-stream", _stream(self._next_answer(conversation)))
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # whoever called was killed
         finally:
             writer.close()
+
+    async def _while_held(self, conversation: tuple[str, ...], reader: asyncio.StreamReader) -> None:
+        """Returns when the call is released. Raises ConnectionError where its caller hangs up before."""
+        for phrase, released in self._held.items():
+            if conversation[0].startswith(phrase):
+                self._arrived[phrase].set()
+                waits = [asyncio.ensure_future(released.wait()), asyncio.ensure_future(reader.read(1))]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for each in waits:
+                    each.cancel()
+                if not released.is_set():
+                    self._left[phrase].set()
+                    raise ConnectionError("the caller hung up")
+                return
 
     def _next_answer(self, conversation: tuple[str, ...]) -> str:
         for phrase, answers in self._scripts.items():

@@ -11,7 +11,15 @@ import orjson
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
 from services.inference.core.buckets import estimated_prompt_tokens, exclusive
 from services.inference.core.failures import Refusal, disconnected, meaning, timed_out, unreachable
-from services.inference.engines.protocol import Delta, EngineFailedError, EngineLoad, Generation, ModelLimits, OnDelta
+from services.inference.engines.protocol import (
+    AbortedError,
+    Delta,
+    EngineFailedError,
+    EngineLoad,
+    Generation,
+    ModelLimits,
+    OnDelta,
+)
 
 CONNECT_SECONDS: Final = 5.0
 KEEPALIVE_SECONDS: Final = 2.0
@@ -96,6 +104,8 @@ class OpenAiEngine:
                     await self._stream(request, answer)
         except TimeoutError as error:
             raise answer.failed(timed_out(timeout_seconds), request) from error
+        except asyncio.CancelledError as error:
+            raise AbortedError(answer.spent(request), answer.first_token_ms) from error
         except httpx.HTTPError as error:
             reason = unreachable(_named(error)) if answer.first_token_ms is None else disconnected(_named(error))
             raise answer.failed(reason, request) from error
@@ -164,6 +174,10 @@ class _Answer:
             self._characters += len(text)
             if self._on_delta is not None:
                 self._on_delta(Delta(text, self._chunks))
+
+    def spent(self, request: InferenceRequested) -> TokenUsage:
+        """What a call that is stopped now has used: as the engine said, else one token per chunk that came."""
+        return self._usage or self._estimated(request)
 
     def failed(self, error: WorkError, request: InferenceRequested) -> EngineFailedError:
         """A failure with what had been spent; where the engine has not said, one token per chunk that came."""

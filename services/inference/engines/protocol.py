@@ -1,5 +1,6 @@
 """Owns what the service asks of an engine, whichever it is; one conformance suite holds all of them to it."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,6 +77,16 @@ class EngineFailedError(Exception):
         super().__init__(f"{error.code}: {error.message}")
         self.error = error
         self.usage = TokenUsage() if usage is None else usage
+        self.first_token_ms = first_token_ms
+
+
+class AbortedError(asyncio.CancelledError):
+    """A call was cancelled: with what it had spent by then. An engine that does not know leaves CancelledError as it
+    is."""
+
+    def __init__(self, usage: TokenUsage, first_token_ms: float | None = None) -> None:
+        super().__init__("the call was aborted")
+        self.usage = usage
         self.first_token_ms = first_token_ms
 
 

@@ -14,7 +14,15 @@ from services.inference.core.buckets import estimated_prompt_tokens, estimated_t
 from services.inference.core.failures import timed_out
 from services.inference.core.roofline import Roofline, Sequence, step
 from services.inference.core.sample import MARK, CannotSampleError, Dice, prose, value
-from services.inference.engines.protocol import Delta, EngineFailedError, EngineLoad, Generation, ModelLimits, OnDelta
+from services.inference.engines.protocol import (
+    AbortedError,
+    Delta,
+    EngineFailedError,
+    EngineLoad,
+    Generation,
+    ModelLimits,
+    OnDelta,
+)
 
 SLEEP_SECONDS_MIN: Final = 0.001
 """Steps are added up to at least this before sleeping: a timer is no more precise, and an idle wake-up not free."""
@@ -80,6 +88,9 @@ class SimulatedEngine:
             spent = TokenUsage(input=prompt, output=max(0, output - call.sequence.output_left))
             first_token_ms = call.first_token_ms if call.sequence.started else None
             raise EngineFailedError(timed_out(timeout_seconds), spent, first_token_ms) from error
+        except asyncio.CancelledError as error:
+            spent = TokenUsage(input=prompt, output=max(0, output - call.sequence.output_left))
+            raise AbortedError(spent, call.first_token_ms if call.sequence.started else None) from error
         finally:
             if call in self._calls:
                 self._calls.remove(call)

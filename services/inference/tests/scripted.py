@@ -9,6 +9,7 @@ from penstock.contracts.messages import ChatMessage, InferenceRequested, Lane, T
 from penstock.contracts.prices import PriceList
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
 from penstock.runtime.health import Health
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.work import Answers
 from services.inference.caller import Limits, ModelCaller
 from services.inference.core.buckets import estimated_prompt_tokens
@@ -110,9 +111,10 @@ def a_station(engine: ScriptedEngine, *, hardware: str | None = "cpu", concurren
     return Station(engine, watch, EngineMeter(engine.name, Billing(PRICES, hardware)), frozenset({"m"}), concurrency)
 
 
-def a_caller(*stations: Station) -> ModelCaller:
+def a_caller(*stations: Station, cancellations: Cancellations | None = None) -> ModelCaller:
     answers = Answers(Service.INFERENCE, INFERENCE_COMPLETED, "inference", "i-1")
-    return ModelCaller(Stations(stations), answers, Limits(pool="small", home_partitions=4), lambda: AT_MS)
+    limits = Limits(pool="small", home_partitions=4)
+    return ModelCaller(Stations(stations), answers, limits, lambda: AT_MS, cancellations or Cancellations())
 
 
 def a_request(attempt: int = 1, *, seconds: float = 60.0, **changes: Any) -> InferenceRequested:

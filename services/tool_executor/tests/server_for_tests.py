@@ -51,6 +51,17 @@ async def wait() -> str:
 
 
 @server.tool()
+async def wait_to_be_cancelled(folder: str) -> str:
+    """Never answers, and leaves a file when it is told to stop."""
+    (Path(folder) / "begun").touch()
+    try:
+        await anyio.sleep_forever()
+    finally:
+        (Path(folder) / "cancelled").touch()
+    return ""
+
+
+@server.tool()
 def die_once(marker: str) -> str:
     """Kills the process in the middle of the first call, answers in the next."""
     if not Path(marker).exists():

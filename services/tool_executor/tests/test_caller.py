@@ -13,6 +13,7 @@ from penstock.contracts.messages import NextMove, ToolCompleted, ToolRequested, 
 from penstock.contracts.topics import TOOL_COMPLETED, Service
 from penstock.runtime.errors import Poison
 from penstock.runtime.health import Health
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.work import Answers
 from penstock.testkit.received import Record
 from services.tool_executor.caller import ToolCaller
@@ -21,6 +22,7 @@ from services.tool_executor.settings import ToolExecutorSettings
 
 AT_MS = 1_795_000_000_000
 KEY = run_key("default", "r")
+CANCELLATIONS = Cancellations()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ async def caller(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tool
     servers = {name: ToolServer(name, spec, Health()) for name, spec in specs.items()}
     running = [asyncio.create_task(server.run()) for server in servers.values()]
     answers = Answers(Service.TOOL_EXECUTOR, TOOL_COMPLETED, "tool", "t")
-    yield ToolCaller(servers, answers, 4, lambda: AT_MS, asyncio.get_running_loop().time)
+    yield ToolCaller(servers, answers, 4, lambda: AT_MS, asyncio.get_running_loop().time, CANCELLATIONS)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
@@ -167,3 +169,29 @@ async def test_every_call_carries_its_idempotency_key(caller: ToolCaller) -> Non
 async def test_a_record_that_is_no_request_is_poison(caller: ToolCaller) -> None:
     with pytest.raises(Poison):
         await caller.handle(Record(b"{}"))
+
+
+async def test_a_call_that_nobody_awaits_is_cancelled_at_its_server(caller: ToolCaller, tmp_path: Path) -> None:
+    # given a tool at work
+    arguments, cancelled_id = {"folder": str(tmp_path)}, request_id(KEY, "s", 99)
+    running = asyncio.create_task(
+        call(caller, "tests.wait_to_be_cancelled", arguments=arguments, request_id=cancelled_id)
+    )
+    await appears(tmp_path / "begun")
+
+    # when its request is cancelled
+    CANCELLATIONS.tell(cancelled_id, "the branch is not needed")
+
+    # then the answer says so, the server has heard of it, and goes on serving
+    completed = await running
+    assert completed.error is not None
+    assert (completed.error.code, completed.error.next) == ("cancelled", NextMove.GIVE_UP)
+    await appears(tmp_path / "cancelled")
+    assert (await call(caller, "tests.say", arguments={"text": "hello"})).output == "hello"
+
+
+async def appears(path: Path) -> None:
+    """Another process says that it is so far."""
+    async with asyncio.timeout(20):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240 - a file is all that the server can leave
+            await asyncio.sleep(0.02)

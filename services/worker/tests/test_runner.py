@@ -12,6 +12,7 @@ from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded, WorkError
 from penstock.contracts.topics import TASK_COMPLETED, Service
 from penstock.runtime.errors import Poison
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.work import Answers
 from penstock.testkit.received import Record
 from penstock.workflow.task import Context, Failed, current, task
@@ -23,9 +24,15 @@ KEY = run_key("default", "r")
 
 
 @pytest.fixture
-def runner() -> Iterator[TaskRunner]:
+def cancellations() -> Cancellations:
+    return Cancellations()
+
+
+@pytest.fixture
+def runner(cancellations: Cancellations) -> Iterator[TaskRunner]:
     with DaemonThreads(2) as threads:
-        yield TaskRunner(Answers(Service.WORKER, TASK_COMPLETED, "task", "w"), threads, 4, lambda: AT_MS)
+        answers = Answers(Service.WORKER, TASK_COMPLETED, "task", "w")
+        yield TaskRunner(answers, threads, 4, lambda: AT_MS, cancellations)
 
 
 async def run(runner: TaskRunner, name: str, given_input: Any = None, *, seconds: float = 60.0) -> TaskCompleted:
@@ -191,3 +198,43 @@ async def test_when_the_worker_drains_a_running_task_is_cancelled(runner: TaskRu
 async def test_a_record_that_is_no_request_is_poison(runner: TaskRunner) -> None:
     with pytest.raises(Poison):
         await runner.handle(Record(b'{"task": 1}'))
+
+
+BEGUN = asyncio.Event()
+RELEASED = threading.Event()
+
+
+@task(name="cancellations.waits")
+async def waits() -> None:
+    BEGUN.set()
+    await asyncio.Event().wait()
+
+
+@task(name="cancellations.sleeps")
+def sleeps() -> None:
+    RELEASED.wait()
+
+
+async def test_an_async_task_that_nobody_awaits_is_cancelled(runner: TaskRunner, cancellations: Cancellations) -> None:
+    running = asyncio.create_task(run(runner, "cancellations.waits"))
+    await BEGUN.wait()
+
+    cancellations.tell(request_id(KEY, "s", 2), "the branch is not needed")
+
+    assert (await running).error == WorkError(
+        code="cancelled", message="stopped, because the branch is not needed", next=NextMove.GIVE_UP
+    )
+
+
+async def test_a_plain_task_is_answered_for_and_goes_on_in_its_thread(
+    runner: TaskRunner, cancellations: Cancellations
+) -> None:
+    running = asyncio.create_task(run(runner, "cancellations.sleeps"))
+    await asyncio.sleep(0)
+
+    cancellations.tell(request_id(KEY, "s", 2), "the branch is not needed")
+
+    outcome = await running
+    RELEASED.set()
+    assert outcome.error is not None
+    assert outcome.error.code == "cancelled"
