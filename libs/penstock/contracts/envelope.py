@@ -94,14 +94,14 @@ class Heading:
         )
 
     def headers(  # one per attribute
-        self, event_id: str, time: bytes, tenant: str, run_id: bytes, cause: str, traceparent: str
+        self, event_id: str, time: bytes, tenant: bytes, run_id: bytes, cause: str, traceparent: str
     ) -> Headers:
         """The headers of one record."""
         return [
             *self._shared,
             ("ce_id", event_id.encode()),
             ("ce_time", time),
-            ("ce_tenant", tenant.encode()),
+            ("ce_tenant", tenant),
             ("ce_correlationid", run_id),
             ("ce_causationid", cause.encode()),
             ("traceparent", traceparent.encode()),

@@ -1,6 +1,7 @@
 """Owns one event's work on one run: what was touched, asked for and changed while the event was applied."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
@@ -15,7 +16,11 @@ from services.orchestrator.core.values import preview
 NOT_NEEDED: Final = "its answer is not needed any more"
 """Said to the executor of a request whose branch or run was cancelled."""
 
+MOMENTS_MAX: Final = 256
+"""A batch has one time, and its steps' deadlines are few: what was made for one serves the others."""
 
+
+@lru_cache(maxsize=MOMENTS_MAX)
 def moment(at_ms: int) -> datetime:
     """Milliseconds since 1970 as the messages carry them."""
     return datetime.fromtimestamp(at_ms / 1000, UTC)  # exact: a double holds microseconds until the year 2242

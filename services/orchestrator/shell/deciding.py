@@ -307,11 +307,14 @@ class Deciding:
         for step in decision.steps:
             touched.steps[step.path] = step
         touched.changes.extend(decision.changes)
-        for request in (*decision.requests, *decision.children):
+        for request in decision.requests:
             touched.requests.append((request, cause))
-        touched.caps_neared.extend(decision.caps_neared)
-        for child in decision.abandoned:
-            touched.abandoned.append((child, cause))
+        for child in decision.children:
+            touched.requests.append((child, cause))
+        if decision.caps_neared:
+            touched.caps_neared.extend(decision.caps_neared)
+        for abandoned in decision.abandoned:
+            touched.abandoned.append((abandoned, cause))
         for cancelled in decision.cancellations:
             touched.cancellations.append((cancelled, cause))
         touched.start = touched.start or decision.start
@@ -325,16 +328,16 @@ class Deciding:
         self._seal_alarm(touched, batch)
         if not touched.told:
             return
-        outgoing.extend(
-            [records.request_record(run, request, cause, self._time) for request, cause in touched.requests]
-        )
-        outgoing.extend([records.abandoned_record(run, child, cause, self._time) for child, cause in touched.abandoned])
-        outgoing.extend(
-            [records.cancelled_record(run, each, cause, self._time) for each, cause in touched.cancellations]
-        )
-        self._tell(touched, outgoing)
+        voice = records.Voice(run, self._time)
+        for request, cause in touched.requests:
+            outgoing.append(records.request_record(voice, request, cause))
+        for child, cause in touched.abandoned:
+            outgoing.append(records.abandoned_record(voice, child, cause))
+        for each, cause in touched.cancellations:
+            outgoing.append(records.cancelled_record(voice, each, cause))
+        self._tell(voice, touched, outgoing)
         if touched.finished is not None:
-            self._say_end(run, touched.finished, touched.cause, outgoing)
+            self._say_end(voice, run, touched.finished, touched.cause, outgoing)
         if touched.new:
             batch.started.append(run)
         elif touched.row_changed:
@@ -342,11 +345,13 @@ class Deciding:
         for step in touched.steps.values():
             batch.steps.append((run, step))
 
-    def _say_end(self, run: Run, finished: RunFinished, cause: str, outgoing: list[Outgoing]) -> None:
+    def _say_end(
+        self, voice: records.Voice, run: Run, finished: RunFinished, cause: str, outgoing: list[Outgoing]
+    ) -> None:
         """To everybody, and to the step that asked for the run, where one did."""
-        outgoing.append(records.finished_record(run, finished, cause, self._time))
+        outgoing.append(records.finished_record(voice, run, finished, cause))
         homes = self._definitions.deployment.home_partitions
-        answer = records.child_finished_record(run, finished, cause, self._time, homes)
+        answer = records.child_finished_record(voice, run, finished, cause, homes)
         if answer is not None:
             outgoing.append(answer)
 
@@ -359,15 +364,15 @@ class Deciding:
         elif current is None or wanted < current or current <= self._at_ms:
             batch.alarms_set.append(Alarm(touched.run.key, touched.run.home, wanted))
 
-    def _tell(self, touched: Touched, outgoing: list[Outgoing]) -> None:
+    def _tell(self, voice: records.Voice, touched: Touched, outgoing: list[Outgoing]) -> None:
         """One progress record as a rule; more where so much changed that one could be too large for the broker."""
         run, changes, start = touched.run, touched.changes, touched.start
         while len(changes) > CHANGES_PER_RECORD_MAX:
             told, changes = changes[:CHANGES_PER_RECORD_MAX], changes[CHANGES_PER_RECORD_MAX:]
             run.sequence += 1
             progress = records.Progress("running", start, told, None, self._at)
-            outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
+            outgoing.append(records.progress_record(voice, run, progress, touched.cause))
             start = None
         run.sequence += 1
         progress = records.Progress(run.status, start, changes, run.error, self._at, touched.caps_neared)
-        outgoing.append(records.progress_record(run, progress, touched.cause, self._time))
+        outgoing.append(records.progress_record(voice, run, progress, touched.cause))

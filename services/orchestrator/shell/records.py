@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 
 from penstock.contracts import ids, topics
-from penstock.contracts.envelope import Heading, Outgoing
+from penstock.contracts.envelope import Headers, Heading, Outgoing
 from penstock.contracts.messages import (
     CapNeared,
     Failure,
@@ -68,63 +68,78 @@ _PROGRESSED: Final = Heading(topics.RUN_PROGRESSED, SOURCE)
 _FINISHED: Final = Heading(topics.RUN_FINISHED, SOURCE)
 
 
+class Voice:
+    """What all that is said about one run in one batch shares, encoded once."""
+
+    __slots__ = ("_at", "_tenant", "_trace", "run_id")
+
+    def __init__(self, run: Run, at: bytes) -> None:
+        self._at: Final = at
+        self._tenant: Final = run.tenant.encode()
+        self._trace: Final = trace_of(run)
+        self.run_id: Final = run.run_id.encode()
+
+    def headers(self, heading: Heading, event_id: str, cause: str, span: str, run_id: bytes | None = None) -> Headers:
+        """The headers of one record; `span` is a W3C span id, `run_id` another run's that it is about."""
+        return heading.headers(
+            event_id,
+            self._at,
+            self._tenant,
+            self.run_id if run_id is None else run_id,
+            cause,
+            ids.traceparent(self._trace, span),
+        )
+
+
 def trace_of(run: Run) -> str:
     """The W3C trace id: the caller's, or one made of the run's key."""
     return run.traceparent[3:35] if run.traceparent else ids.trace_id(run.key)
 
 
-def request_record(run: Run, request: Request | ChildRequested, cause: str, at: bytes) -> Outgoing:
+def request_record(voice: Voice, request: Request | ChildRequested, cause: str) -> Outgoing:
     """A request for work; its id is the request id, so that a repetition is known as one.
 
     A child run's key is its own run id, which spreads children over all homes.
     """
-    run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(request.request_id))
-    heading = _HEADINGS[type(request)]
+    request_id = str(request.request_id)
     return Outgoing(
         topic=topic_name(request),
-        key=_child_key(request.request_id) if isinstance(request, ChildRequested) else run_id,
+        key=_child_key(request.request_id) if isinstance(request, ChildRequested) else voice.run_id,
         value=request.to_json(),
-        headers=heading.headers(str(request.request_id), at, run.tenant, run_id, cause, trace),
+        headers=voice.headers(_HEADINGS[type(request)], request_id, cause, ids.span_id(request.request_id)),
     )
 
 
-def abandoned_record(run: Run, child: ChildAbandoned, cause: str, at: bytes) -> Outgoing:
+def abandoned_record(voice: Voice, child: ChildAbandoned, cause: str) -> Outgoing:
     """The cancel of a child run: by the key of its request, so it goes to the same partition number."""
     return Outgoing(
         topic=topics.RUN_SIGNALLED.name,
         key=_child_key(child.request_id),
         value=child.message.to_json(),
-        headers=_SIGNALLED.headers(
+        headers=voice.headers(
+            _SIGNALLED,
             f"{child.request_id}/abandoned",
-            at,
-            run.tenant,
-            child.message.run_id.encode(),
             cause,
-            ids.traceparent(trace_of(run), ids.span_id(child.request_id)),
+            ids.span_id(child.request_id),
+            child.message.run_id.encode(),
         ),
     )
 
 
-def cancelled_record(run: Run, cancelled: WorkCancelled, cause: str, at: bytes) -> Outgoing:
+def cancelled_record(voice: Voice, cancelled: WorkCancelled, cause: str) -> Outgoing:
     """That nobody awaits a request any more; its id derives from the request's, so a repetition is known as one."""
-    run_id = run.run_id.encode()
     return Outgoing(
         topic=topics.WORK_CANCELLED.name,
-        key=run_id,
+        key=voice.run_id,
         value=cancelled.to_json(),
-        headers=_CANCELLED.headers(
-            f"{cancelled.request_id}/cancelled",
-            at,
-            run.tenant,
-            run_id,
-            cause,
-            ids.traceparent(trace_of(run), ids.span_id(cancelled.request_id)),
+        headers=voice.headers(
+            _CANCELLED, f"{cancelled.request_id}/cancelled", cause, ids.span_id(cancelled.request_id)
         ),
         partition=0,
     )
 
 
-def child_finished_record(run: Run, finished: RunFinished, cause: str, at: bytes, homes: int) -> Outgoing | None:
+def child_finished_record(voice: Voice, run: Run, finished: RunFinished, cause: str, homes: int) -> Outgoing | None:
     """What a child run's end says to the step that awaits it, at its home; None where nobody does."""
     parent = run.parent
     if parent is None or not parent.awaited:
@@ -137,13 +152,12 @@ def child_finished_record(run: Run, finished: RunFinished, cause: str, at: bytes
         topic=topics.RUN_SIGNALLED.name,
         key=run_id,
         value=signal.to_json(),
-        headers=_SIGNALLED.headers(
+        headers=voice.headers(
+            _SIGNALLED,
             f"{run.key.hex}/answer/{run.sequence}",
-            at,
-            run.tenant,
-            run_id,
             cause,
-            ids.traceparent(trace_of(run), ids.span_id(parent.request_id)),
+            ids.span_id(parent.request_id),
+            run_id,
         ),
         # A parent is what a request says it is; one that claims a partition that is none is looked for by its key.
         partition=parent.home if parent.home < homes else None,
@@ -165,7 +179,7 @@ class Progress(NamedTuple):
     caps_neared: Sequence[CapNeared] = ()
 
 
-def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outgoing:
+def progress_record(voice: Voice, run: Run, progress: Progress, cause: str) -> Outgoing:
     """What changed in a run, as a RunProgressed; the id is made of the run and the sequence.
 
     There is one per run and batch, so the body is written without building the model; a test reads it back as one.
@@ -193,8 +207,7 @@ def progress_record(run: Run, progress: Progress, cause: str, at: bytes) -> Outg
     if run.usage.model_calls:
         body["usage"] = run.usage.to_message()
     value = orjson.dumps(body, _plain, orjson.OPT_UTC_Z)
-    event_id = f"{run.key.hex}/progress/{run.sequence}"
-    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, run, value, event_id, cause, at)
+    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, voice, run, value, "progress", cause)
 
 
 def _without_none(message: Message) -> dict[str, Any]:
@@ -209,18 +222,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a progress record")
 
 
-def finished_record(run: Run, finished: RunFinished, cause: str, at: bytes) -> Outgoing:
+def finished_record(voice: Voice, run: Run, finished: RunFinished, cause: str) -> Outgoing:
     """A run's end. A run that is redriven ends again, under another id."""
-    event_id = f"{run.key.hex}/finished/{run.sequence}"
-    return _about_run(topics.RUN_FINISHED.name, _FINISHED, run, finished.to_json(), event_id, cause, at)
+    return _about_run(topics.RUN_FINISHED.name, _FINISHED, voice, run, finished.to_json(), "finished", cause)
 
 
 def _about_run(  # what makes a record
-    topic: str, heading: Heading, run: Run, value: bytes, event_id: str, cause: str, at: bytes
+    topic: str, heading: Heading, voice: Voice, run: Run, value: bytes, event: str, cause: str
 ) -> Outgoing:
-    run_id, trace = run.run_id.encode(), ids.traceparent(trace_of(run), ids.span_id(run.key))
-    headers = heading.headers(event_id, at, run.tenant, run_id, cause, trace)
-    return Outgoing(topic=topic, key=run_id, value=value, headers=headers)
+    key = run.key.hex
+    headers = voice.headers(heading, f"{key}/{event}/{run.sequence}", cause, key[:16])
+    return Outgoing(topic=topic, key=voice.run_id, value=value, headers=headers)
 
 
 def instant(at_ms: int) -> datetime:

@@ -58,7 +58,7 @@ def batch_columns(batch: Batch) -> list[list[Any]]:
         [run.key for run, _ in steps],
         [step.path for _, step in steps],
         [step.kind for _, step in steps],
-        [step.phase.value for _, step in steps],
+        [step.phase for _, step in steps],  # a str: its `value` is looked up by Python code
         [step.attempt for _, step in steps],
         [step.tries for _, step in steps],
         [step.repairs for _, step in steps],

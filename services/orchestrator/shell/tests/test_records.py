@@ -9,7 +9,7 @@ import pytest
 from penstock.contracts.ids import run_key
 from penstock.contracts.messages import Failure, Lane, Money, RunProgressed, RunStart, RunUsage, StepChange, StepPhase
 from services.orchestrator.core.state import Run, RunStatus, Usage
-from services.orchestrator.shell.records import Progress, progress_record
+from services.orchestrator.shell.records import Progress, Voice, progress_record
 
 AT = datetime(2026, 1, 1, 12, 30, 0, 250_000, tzinfo=UTC)
 FAILURE = Failure(code="broken", message="it broke", step="main/one")
@@ -51,7 +51,9 @@ def test_a_progress_record_reads_back_as_the_model_would_have_written_it(
 ) -> None:
     run = a_run(Usage(model_calls=calls, input_tokens=calls, cost=Decimal("0.10") * calls))
     status: RunStatus = "failed" if error is not None else "running"
-    record = progress_record(run, Progress(status, start, CHANGES, error, AT), "cause", b"2026-01-01T12:30:00.250Z")
+    record = progress_record(
+        Voice(run, b"2026-01-01T12:30:00.250Z"), run, Progress(status, start, CHANGES, error, AT), "cause"
+    )
     expected = RunProgressed(
         run_key=run.key,
         run_id=run.run_id,
