@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from services.gateway.api import aliases, events, problems, reports, runs, workflows
+from services.gateway.api import aliases, blobs, events, problems, reports, runs, workflows
 from services.gateway.api.strict import Door
 from services.gateway.console import page
 from services.gateway.gateway import Gateway
@@ -20,7 +20,16 @@ def build(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="Penstock gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
     problems.install(app)
-    for router in (runs.router, events.router, workflows.router, aliases.router, reports.router, page.router):
+    for router in (
+        runs.starting,
+        runs.router,
+        blobs.router,
+        events.router,
+        workflows.router,
+        aliases.router,
+        reports.router,
+        page.router,
+    ):
         app.include_router(router)
     app.add_middleware(Door)
     _document_problems(app)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.runtime.blobs import Blobs
 from services.gateway.acceptance import Acceptance
 from services.gateway.definitions import Definitions
 from services.gateway.lag import LagProbe
@@ -21,6 +22,7 @@ class Gateway:
     settings: GatewaySettings
     reader: Reader
     acceptance: Acceptance
+    blobs: Blobs
     definitions: Definitions
     live: Live
     lag: LagProbe

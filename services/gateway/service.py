@@ -5,6 +5,7 @@ import gc
 from pathlib import Path
 
 from penstock.contracts.topics import Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
@@ -59,6 +60,7 @@ async def main(context: Context[GatewaySettings]) -> None:
             settings=settings,
             reader=reader,
             acceptance=Acceptance(pool, at_the_door, now_ms, settings.instance),
+            blobs=Blobs(settings.blob_url),
             definitions=Definitions(reader),
             live=live,
             lag=LagProbe(lambda: ask(settings.kafka_bootstrap_servers), now_ms),

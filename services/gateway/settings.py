@@ -15,7 +15,9 @@ class GatewaySettings(ServiceSettings, PostgresSettings):
     gateway_url: str = Field(default="", description="where people reach this gateway; the command line reads it")
     gateway_tenants: Names = Field(default=(), description="the tenants that may start runs; none named: any")
     gateway_body_bytes_max: int = Field(default=512 * 1024, ge=1024, le=16 * 1024 * 1024)
-    """A larger HTTP body is refused."""
+    """A larger HTTP body is refused, where it is neither a run's request nor a blob."""
+    gateway_input_bytes_max: int = Field(default=32 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    """A larger HTTP body that starts a run or is a blob is refused unread; a value in it may have 16 MiB."""
     gateway_batch_records_max: int = Field(default=4_000, ge=1, le=100_000)
     """Records per batch, and so per transaction, of the read side."""
     gateway_gather_ms: int = Field(default=50, ge=0, le=5_000, description="what a small batch waits for company")

@@ -75,6 +75,7 @@ def _environment(
     own: dict[str, str] = {
         "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "PENSTOCK_HEALTH_PORT": str(health_port),
+        "PENSTOCK_BLOB_URL": stack.blob_url,
         "PENSTOCK_INSTANCE": part_name(service, index),
         "PENSTOCK_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "PENSTOCK_POOLS": ",".join(options.pools),

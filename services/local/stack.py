@@ -62,6 +62,11 @@ class LocalStack:
         self.parts[spec.name] = part
         return part
 
+    @property
+    def blob_url(self) -> str:
+        """Where the services keep values that are too large to travel."""
+        return (self.data / "blobs").as_uri()
+
     def postgres_url(self, database: str) -> str:
         """How to connect to one of the databases."""
         return self.postgres.url(database)

@@ -33,6 +33,8 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     """Batches sent and not yet acknowledged; at this many the orchestrator waits for the broker."""
     orchestrator_retention_hours: float = Field(168.0, gt=0)
     """How long a finished run can still be redriven; after that its rows are deleted."""
+    orchestrator_blob_retention_hours: float = Field(1_440.0, gt=0)
+    """How long a blob in a local folder is kept after it was last written: longer than any run that may use it."""
     orchestrator_tenant_budgets: Budgets = Field(default_factory=dict)
     """What a tenant may use each UTC day, as JSON: {"acme": {"cost": …, "tokens": …, "model_calls": …}, "*": {…}}."""
     orchestrator_tenants: Names = ()

@@ -3,9 +3,11 @@
 import asyncio
 
 from penstock.contracts.topics import TOOL_COMPLETED, TOOL_REQUESTED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.tool_executor.caller import ToolCaller
@@ -20,7 +22,8 @@ async def main(context: Context[ToolExecutorSettings]) -> None:
     answers = Answers(context.service, TOOL_COMPLETED, "tool", settings.instance)
     clock = asyncio.get_running_loop().time
     cancellations = Cancellations()
-    caller = ToolCaller(servers, answers, settings.home_partitions, now_ms, clock, cancellations)
+    large = LargeValues(Blobs(settings.blob_url), now_ms)
+    caller = ToolCaller(servers, answers, large, settings.home_partitions, now_ms, clock, cancellations)
     sessions = [asyncio.create_task(server.run()) for server in servers.values()]
     groups = {"penstock.tool_executor": [TOOL_REQUESTED.name]}
     try:

@@ -15,6 +15,7 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, ToolRequested, WorkError
 from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
+from penstock.runtime.large_values import LargeValueError, LargeValues
 from penstock.runtime.telemetry import logger
 from penstock.runtime.work import Answers, BadRequestError, Outcome, Work, cancelled, failed, read, too_late
 from services.tool_executor.events import Event
@@ -32,6 +33,7 @@ class ToolCaller:
         self,
         servers: Mapping[str, ToolServer],
         answers: Answers,
+        large: LargeValues,
         home_partitions: int,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
@@ -39,6 +41,7 @@ class ToolCaller:
     ) -> None:
         self._servers: Final = servers
         self._answers: Final = answers
+        self._large: Final = large
         self._home_partitions: Final = home_partitions
         self._now_ms: Final = now_ms
         self._clock: Final = clock
@@ -53,7 +56,8 @@ class ToolCaller:
         started_at_ms, began = self._now_ms(), self._clock()
         try:
             with self._cancellations.heeding(work.request.request_id):  # the server is told by a notification
-                result = await self._result(work, (work.deadline_at_ms - started_at_ms) / 1000)
+                seconds = (work.deadline_at_ms - started_at_ms) / 1000
+                result = await self._stored(work, await self._result(work, seconds))
         except WorkStoppedError as error:
             result = cancelled(error)
         elapsed_ms = (self._clock() - began) * 1000
@@ -71,6 +75,13 @@ class ToolCaller:
             )
         return self._answers.records(work, work.request.tool, outcome)
 
+    async def _stored(self, work: Work[ToolRequested], result: bytes | WorkError) -> bytes | WorkError:
+        stored = await self._large.stored(work, result)
+        if isinstance(result, bytes) and isinstance(stored, WorkError) and not work.request.idempotent:
+            # The call took effect; to retry for the sake of its output would make it again.
+            return failed(stored.code, f"{stored.message}; the call was made, so it is not tried again")
+        return stored
+
     async def _result(self, work: Work[ToolRequested], seconds: float) -> bytes | WorkError:
         request = work.request
         if seconds <= 0:
@@ -87,9 +98,15 @@ class ToolCaller:
         tool = server.tool(tool_name)
         if tool is None:
             return failed("unknown_tool", f"server {server_name!r} has no tool {tool_name!r}")
-        fault = _fault(tool, request.arguments)
+        try:
+            arguments = await self._large.whole(work, request.arguments)
+        except LargeValueError as error:
+            return error.error
+        fault = _fault(tool, arguments)
         if fault is not None:
             return failed("arguments_invalid", fault)
+        if arguments is not request.arguments:
+            request = request.model_copy(update={"arguments": arguments})
         return await self._call(server, tool, request, (work.deadline_at_ms - self._now_ms()) / 1000)
 
     async def _call(self, server: ToolServer, tool: Tool, request: ToolRequested, seconds: float) -> bytes | WorkError:

@@ -4,9 +4,11 @@ import importlib
 import sys
 
 from penstock.contracts.topics import TASK_COMPLETED, TASK_REQUESTED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from penstock.workflow import task as tasks
@@ -26,7 +28,8 @@ async def main(context: Context[WorkerSettings]) -> None:
     threads = DaemonThreads(settings.worker_threads)
     answers = Answers(context.service, TASK_COMPLETED, "task", settings.instance)
     cancellations = Cancellations()
-    runner = TaskRunner(answers, threads, settings.home_partitions, now_ms, cancellations)
+    large = LargeValues(Blobs(settings.blob_url), now_ms)
+    runner = TaskRunner(answers, threads, large, settings.home_partitions, now_ms, cancellations)
     groups = {f"penstock.worker.{queue}": [TASK_REQUESTED.named(queue=queue)] for queue in settings.worker_queues}
     try:
         await execute(

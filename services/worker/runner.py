@@ -10,8 +10,9 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, TaskRequested, WorkError
 from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
+from penstock.runtime.large_values import LargeValueError, LargeValues
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, Outcome, cancelled, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, Outcome, Work, cancelled, failed, read, too_late
 from penstock.workflow import task as tasks
 from services.worker.eager import DeadlineReachedError, within
 from services.worker.events import Event
@@ -30,11 +31,13 @@ class TaskRunner:
         self,
         answers: Answers,
         threads: Executor,
+        large: LargeValues,
         home_partitions: int,
         now_ms: Callable[[], int],
         cancellations: Cancellations,
     ) -> None:
         self._answers: Final = answers
+        self._large: Final = large
         self._threads: Final = threads
         self._home_partitions: Final = home_partitions
         self._now_ms: Final = now_ms
@@ -56,7 +59,7 @@ class TaskRunner:
             began = clock()
             try:
                 with self._cancellations.heeding(request.request_id):
-                    result = await self._result(request, (work.deadline_at_ms - started_at_ms) / 1000)
+                    result = await self._large.stored(work, await self._result(work))
             except WorkStoppedError as error:
                 result = cancelled(error)
             elapsed_ms = (clock() - began) * 1000
@@ -67,15 +70,19 @@ class TaskRunner:
             outcome.error = result
         return self._answers.records(work, request.task, outcome)
 
-    async def _result(self, request: TaskRequested, timeout_seconds: float) -> bytes | WorkError:
+    async def _result(self, work: Work[TaskRequested]) -> bytes | WorkError:
+        request = work.request
         task = tasks.find(request.task)
         if task is None:
             known = ", ".join(tasks.registered()) or "none"
             return failed("unknown_task", f"no task is called {request.task!r} here; known: {known}")
         try:
-            arguments = task.arguments(request.input)
+            arguments = task.arguments(await self._large.whole(work, request.input))
         except tasks.InputInvalidError as error:
             return failed("input_invalid", str(error))
+        except LargeValueError as error:
+            return error.error
+        timeout_seconds = max(0.001, (work.deadline_at_ms - self._now_ms()) / 1000)
         token = tasks.set_current(request)
         try:
             return task.output_json(await within(timeout_seconds, self._call(task, arguments)))

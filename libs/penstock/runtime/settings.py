@@ -5,8 +5,9 @@ import os
 import socket
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from penstock.contracts.topics import Deployment, Service
@@ -19,6 +20,8 @@ def _split(value: object) -> object:
     """`a,b` as it stands in a variable."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+
+BLOB_SCHEMES = ("file", "s3", "gs", "az")
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several names, separated by commas in the variable."""
@@ -62,6 +65,16 @@ class ServiceSettings(BaseSettings):
     """Of what is told to the gateway and to other systems."""
     replication_factor: int = Field(default=1, ge=1, le=10)
     """Copies of each topic; 3 on a cluster."""
+
+    blob_url: str = ""
+    """Where values over 64 KiB are kept: file:///folder, s3://bucket/prefix, gs://…, az://…; every service the same."""
+
+    @field_validator("blob_url")
+    @classmethod
+    def _a_store(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in BLOB_SCHEMES:
+            raise ValueError(f"a blob store is a URL that begins with one of {', '.join(BLOB_SCHEMES)}")
+        return url
 
     @property
     def deployment(self) -> Deployment:

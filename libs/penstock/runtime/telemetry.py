@@ -58,6 +58,7 @@ class LogEvent(StrEnum):
     SERVICE_FAILED = "service.failed"
     BROKER_AWAITED = "broker.awaited"
     POSTGRES_AWAITED = "postgres.awaited"
+    BLOB_STORE_AWAITED = "blob_store.awaited"
     MIGRATION_APPLIED = "migration.applied"
     TOPIC_CREATED = "topic.created"
     PARTITIONS_ASSIGNED = "partitions.assigned"

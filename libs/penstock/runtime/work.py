@@ -16,6 +16,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from penstock.contracts.blobs import MARK
 from penstock.contracts.envelope import Headers, MalformedEnvelopeError, Outgoing, decode, rfc3339
 from penstock.contracts.ids import event_id
 from penstock.contracts.messages import NextMove, UsageRecorded, WorkError, WorkRequested
@@ -25,7 +26,7 @@ from penstock.runtime.kafka.cancellations import WorkStoppedError
 from penstock.runtime.kafka.records import Received
 
 OUTPUT_BYTES_MAX: Final = 512 * 1024
-"""A larger output would not fit the broker's record limit of 1 MiB beside its run's state."""
+"""What travels where there is no blob store: a larger output would not fit the broker's record limit of 1 MiB."""
 
 SUBJECT_CHARACTERS_MAX: Final = 256
 """Of the name of a model, tool or task that is taken over from a request that is wrong."""
@@ -44,6 +45,8 @@ class Work(Generic[R]):
     traceparent: bytes | None
     requested_at_ms: int
     deadline_at_ms: float
+    refers: bool = False
+    """Whether the request may hold references to blobs: one look at its bytes, for most hold none."""
 
     def expired(self, at_ms: int) -> bool:
         """Whether nobody awaits the answer any more."""
@@ -123,7 +126,8 @@ def read(message: type[R], record: Received, home_partitions: int) -> Work[R]:
 def _work(request: R, cause: bytes, traceparent: bytes | None, record: Received, home_partitions: int) -> Work[R]:
     if not 0 <= request.home < home_partitions:
         raise Poison(f"home {request.home} is not one of {home_partitions} partitions: nobody could be answered")
-    return Work(request, cause, traceparent, record.timestamp, request.deadline.timestamp() * 1000)
+    refers = record.value is not None and MARK in record.value
+    return Work(request, cause, traceparent, record.timestamp, request.deadline.timestamp() * 1000, refers)
 
 
 class Answers:
@@ -298,7 +302,7 @@ def _with_result(value: bytes, outcome: Outcome) -> bytes:
 def _limited(outcome: Outcome) -> Outcome:
     if outcome.output is None or len(outcome.output) <= OUTPUT_BYTES_MAX:
         return outcome
-    message = f"the output has {len(outcome.output)} bytes, the limit is {OUTPUT_BYTES_MAX}"
+    message = f"the output has {len(outcome.output)} bytes, the limit without a blob store is {OUTPUT_BYTES_MAX}"
     return replace(outcome, output=None, error=failed("value_too_large", message))
 
 

@@ -13,9 +13,9 @@ import orjson
 from minijinja import Environment, TemplateError
 
 from penstock.workflow.allowed import FUNCTIONS, forbidden
-
-Scope = Callable[[str], Any]
-"""Answers what a name stands for; raises KeyError where nothing has that name."""
+from penstock.workflow.lookups import ExpressionError as ExpressionError  # what evaluating raises
+from penstock.workflow.lookups import Scope as Scope
+from penstock.workflow.lookups import context_in, head, opened_in, path_in, shortened
 
 FUEL: Final = 100_000
 """Instructions that one rendering may take: a loop over some thousand items, milliseconds."""
@@ -24,21 +24,10 @@ DEPTH_MAX: Final = 64
 _CONSTANTS: Final = frozenset({"true", "false", "none", "True", "False", "None", "not", "loop", "self"})
 _PATH: Final = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\])*"
 _PLAIN_PATH: Final = re.compile(_PATH)
-_FIELD: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]")
 _PLAIN_PIECE: Final = re.compile(r"\{\{\s*(" + _PATH + r")\s*\}\}")
 _SLICE: Final = re.compile(r"\[[^\[\]{}:]*:[^\[\]{}]*\]")
 _QUOTED: Final = re.compile(r"`\.?(\w+)")
 _WHOLE: Final = re.compile(r"\s*\{\{(.+)\}\}\s*", re.DOTALL)
-
-
-class ExpressionError(ValueError):
-    """A template or expression that does not compile or cannot be evaluated; the message names its source.
-
-    `where` is its place inside the value that was compiled, `line` the line of the template, where they are known.
-    """
-
-    where: tuple[str | int, ...] = ()
-    line: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +58,17 @@ class Compiled:
 
 
 def compile_expression(source: str) -> Compiled:
-    """A bare expression, as in `when` and `map`."""
-    return _expression(source.strip(), ())
+    """A bare expression, as in `when` and `map`: what it comes to is looked at, so it is never a reference."""
+    compiled = _expression(source.strip(), ())
+    evaluate = compiled.evaluate
+    if evaluate is None:
+        return compiled
+
+    def opened(scope: Scope) -> Any:
+        value = evaluate(scope)
+        return opened_in(scope, value, source) if type(value) is dict else value
+
+    return Compiled(None, opened, compiled.references)
 
 
 def compile_text(source: str) -> Compiled:
@@ -146,8 +144,7 @@ def _text(source: str, where: tuple[str | int, ...]) -> Compiled:
         return Compiled(source)
     dotted = _undeclared(source, source)
     _refuse(source, bare=False)
-    names = _names(dotted)
-    render = _rendering(source, names)
+    render = _rendering(source, dotted)
     plain = _plain_pieces(source)
     references = tuple(Reference(where, name, source) for name in dotted)
     if plain is None:
@@ -178,21 +175,22 @@ def _plain_pieces(source: str) -> list[str | Callable[[Scope], Any]] | None:
     split = _PLAIN_PIECE.split(source.removesuffix("\n"))
     if any(mark in literal for literal in split[::2] for mark in ("{{", "{%", "{#")):
         return None
-    if any(_head(path) in _CONSTANTS for path in split[1::2]):
+    if any(head(path) in _CONSTANTS for path in split[1::2]):
         return None
-    return [_path(part, source) if index % 2 else part for index, part in enumerate(split) if part]
+    return [path_in(part, source) if index % 2 else part for index, part in enumerate(split) if part]
 
 
-def _rendering(source: str, names: tuple[str, ...]) -> Callable[[Scope], str]:
+def _rendering(source: str, dotted: tuple[str, ...]) -> Callable[[Scope], str]:
     environment = _environment()
     environment.add_template("template", source)
+    context_of = context_in(source, dotted)
 
     def render(scope: Scope) -> str:
-        context = {name: _look_up(scope, name, source) for name in names}
+        context = context_of(scope)
         with _Translated(source):
             text = environment.render_template("template", **context)
         if len(text) > TEXT_CHARACTERS_MAX:
-            raise ExpressionError(f"`{_shortened(source)}`: the text is longer than {TEXT_CHARACTERS_MAX} characters")
+            raise ExpressionError(f"`{shortened(source)}`: the text is longer than {TEXT_CHARACTERS_MAX} characters")
         return text
 
     return render
@@ -202,69 +200,22 @@ def _expression(source: str, where: tuple[str | int, ...]) -> Compiled:
     dotted = _undeclared("{{(" + source + ")}}", source)
     _refuse(source, bare=True)
     references = tuple(Reference(where, name, source) for name in dotted)
-    if _PLAIN_PATH.fullmatch(source) and _head(source) not in _CONSTANTS:
-        return Compiled(None, _path(source, source), references)
-    names = _names(dotted)
+    if _PLAIN_PATH.fullmatch(source) and head(source) not in _CONSTANTS:
+        return Compiled(None, path_in(source, source), references)
+    context_of = context_in(source, dotted)
     environment = _environment()
     undefined = f"({source}) is undefined"
 
     def evaluate(scope: Scope) -> Any:
-        context = {name: _look_up(scope, name, source) for name in names}
+        context = context_of(scope)
         with _Translated(source):
             value = environment.eval_expr(source, **context)
             # The binding answers None for a result that is undefined, strict or not.
             if value is None and environment.eval_expr(undefined, **context):
-                raise ExpressionError(f"`{_shortened(source)}` is not defined")
+                raise ExpressionError(f"`{shortened(source)}` is not defined")
         return _plain_json(value, source)
 
     return Compiled(None, evaluate, references)
-
-
-def _path(path: str, source: str) -> Callable[[Scope], Any]:
-    """A lookup of `name.field[0]` without the template engine: it is most of what definitions hold."""
-    name = _head(path)
-    fields = tuple(field or int(index) for field, index in _FIELD.findall(path[len(name) :]))
-
-    def evaluate(scope: Scope) -> Any:
-        try:
-            value = scope(name)
-        except KeyError:
-            raise _no_such_name(name, source) from None
-        for field in fields:
-            if (type(value) is dict and field in value) or (
-                type(value) is list and type(field) is int and field < len(value)
-            ):
-                value = value[field]
-            else:
-                raise _no_such_field(path, field, value, source)
-        return value
-
-    return evaluate
-
-
-def _look_up(scope: Scope, name: str, source: str) -> Any:
-    try:
-        return scope(name)
-    except KeyError:
-        raise _no_such_name(name, source) from None
-
-
-def _no_such_name(name: str, source: str) -> ExpressionError:
-    within = "" if name == source else f"`{_shortened(source)}`: "
-    return ExpressionError(f"{within}nothing is called `{name}` here")
-
-
-def _no_such_field(path: str, field: str | int, value: Any, source: str) -> ExpressionError:
-    match value:
-        case dict():
-            known = ", ".join(sorted(value)[:12]) or "none"
-            found = f"there is no field `{field}` (there are: {known})"
-        case list():
-            found = f"a list of {len(value)} has no `{field}`"
-        case _:
-            found = f"{'null' if value is None else type(value).__name__} has no field `{field}`"
-    within = "" if path == source else f"`{_shortened(source)}`: "
-    return ExpressionError(f"{within}`{path}` is not defined: {found}")
 
 
 def _plain_json(value: Any, source: str) -> Any:
@@ -273,13 +224,13 @@ def _plain_json(value: Any, source: str) -> Any:
         case bool() | None:
             return value
         case float() if not math.isfinite(value):
-            raise ExpressionError(f"`{_shortened(source)}` is {value}, which is not a JSON number")
+            raise ExpressionError(f"`{shortened(source)}` is {value}, which is not a JSON number")
     if type(value) is str or type(value) is float:
         return value
     try:
         return orjson.loads(orjson.dumps(value))
     except TypeError as error:
-        raise ExpressionError(f"`{_shortened(source)}` is not a JSON value: {error}") from None
+        raise ExpressionError(f"`{shortened(source)}` is not a JSON value: {error}") from None
 
 
 def _environment() -> Environment:
@@ -318,12 +269,12 @@ class _Translated:
         if error is None or isinstance(error, ExpressionError):
             return
         if isinstance(error, TemplateError):
-            told = ExpressionError(f"`{_shortened(self.source)}`: {_said(error)}")
+            told = ExpressionError(f"`{shortened(self.source)}`: {_said(error)}")
             told.line = error.line or 1
             raise told from None
         # A panic inside the Rust library is a BaseException of a class that cannot be imported.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ExpressionError(f"`{_shortened(self.source)}`: {error}") from error
+            raise ExpressionError(f"`{shortened(self.source)}`: {error}") from error
 
 
 def _said(error: TemplateError) -> str:
@@ -354,7 +305,7 @@ def _refuse(source: str, *, bare: bool) -> None:
     reason = forbidden(source, _knows, bare=bare)
     if reason is None:
         return
-    refused = ExpressionError(f"`{_shortened(source)}`: {reason}")
+    refused = ExpressionError(f"`{shortened(source)}`: {reason}")
     name = _QUOTED.search(reason)
     refused.line = source.count("\n", 0, max(0, source.find(name.group(1)))) + 1 if name is not None else 1
     raise refused
@@ -372,16 +323,3 @@ def _knows(call: str) -> bool:
 
 
 _COMPILER: Final = _environment()
-
-
-def _names(dotted: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({name.split(".", 1)[0] for name in dotted}))
-
-
-def _head(path: str) -> str:
-    return re.split(r"[.\[]", path, maxsplit=1)[0]
-
-
-def _shortened(source: str) -> str:
-    text = " ".join(source.split())
-    return text if len(text) <= 120 else text[:117] + "…"

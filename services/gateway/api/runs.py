@@ -1,18 +1,19 @@
 """Owns the HTTP of runs: start, list, read, cancel, redrive."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
 
+from penstock.contracts.blobs import ValueTooLargeError
 from penstock.contracts.ids import RUN_ID_PATTERN, run_key
 from penstock.contracts.messages import RunRequested, SignalKind
-from penstock.runtime.errors import NotAcknowledged
+from penstock.runtime.errors import NotAcknowledged, Permanent, Unavailable
 from penstock.workflow.faults import nearest
 from services.gateway.acceptance import ConflictError, Origin
 from services.gateway.api import views
 from services.gateway.api.bodies import Accepted, ReasonBody, RunBody, RunDetail, RunPage
 from services.gateway.api.problems import FaultBody, ProblemBody, ProblemError
-from services.gateway.api.strict import RunIdOf, StrictRoute, TenantOf
+from services.gateway.api.strict import LargeRoute, RunIdOf, StrictRoute, TenantOf
 from services.gateway.gateway import Gateway
 from services.gateway.read_models.reader import BadCursorError, Cursor, RunFilter
 
@@ -23,6 +24,9 @@ router = APIRouter(
     responses={code: {"model": ProblemBody} for code in (400, 404, 413, 422, 503)},
 )
 
+starting = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=LargeRoute, responses=router.responses)
+"""The one route that brings a run's input."""
+
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -32,7 +36,7 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
-@router.post("", status_code=status.HTTP_202_ACCEPTED, response_model=Accepted)
+@starting.post("", status_code=status.HTTP_202_ACCEPTED, response_model=Accepted)
 async def start_run(
     body: RunBody,
     request: Request,
@@ -46,11 +50,12 @@ async def start_run(
     """Start a run. Answers when the broker has the request; the same request again starts nothing new."""
     gateway = gateway_of(request)
     origin = Origin(_tenant_of(body, tenant, request), traceparent)
-    _check_tenant(gateway, origin.tenant)
+    check_tenant(gateway, origin.tenant)
     key = _key(idempotency_key)
-    await _check_input(gateway, body)
+    await _check_input(gateway, body, origin.tenant)
     try:
-        message = RunRequested.model_validate(body.model_dump())
+        given = await _small(gateway, body.input, origin.tenant)
+        message = RunRequested.model_validate(body.model_dump(exclude={"input"}) | {"input": given})
         run_id = await gateway.acceptance.run(message, origin, key)
     except ConflictError as error:
         raise _conflict(error) from error
@@ -154,7 +159,8 @@ def _tenant_of(body: RunBody, tenant: str, request: Request) -> str:
     )
 
 
-def _check_tenant(gateway: Gateway, tenant: str) -> None:
+def check_tenant(gateway: Gateway, tenant: str) -> None:
+    """Raises 422 for a tenant that may not start runs."""
     known = gateway.settings.gateway_tenants
     if known and tenant not in known:
         fault = FaultBody(path="$.tenant", message=f"unknown tenant {tenant!r}", hint=nearest(tenant, known))
@@ -171,14 +177,43 @@ def _key(header: str | None) -> str | None:
     return key
 
 
-async def _check_input(gateway: Gateway, body: RunBody) -> None:
+async def _small(gateway: Gateway, given: Any, tenant: str) -> Any:
+    """The input as it travels: what is large is in the blob store by now."""
+    if not gateway.blobs.there:
+        return given
+    try:
+        return await gateway.blobs.stored(given, tenant, "$.input")
+    except ValueTooLargeError as error:
+        fault = FaultBody(path=error.path, message=str(error), hint="store it elsewhere, and give the run its address")
+        raise ProblemError(413, "value_too_large", "The input is too large", str(error), errors=[fault]) from error
+    except Unavailable as error:
+        hint = "send it again"
+        raise ProblemError(503, "blob_store_away", "The blob store does not answer", str(error), hint=hint) from error
+
+
+async def _whole(gateway: Gateway, given: Any, tenant: str) -> Any:
+    """The input with what was stored before it in its place: its schema is of the whole."""
+    try:
+        return await gateway.blobs.whole(given, tenant)
+    except Permanent as error:
+        fault = FaultBody(path="$.input", message=str(error))
+        raise ProblemError(422, "blob_unreadable", "A reference cannot be read", str(error), errors=[fault]) from error
+    except ValueTooLargeError as error:
+        raise ProblemError(413, "value_too_large", "The input is too large", str(error)) from error
+    except Unavailable as error:
+        hint = "send it again"
+        raise ProblemError(503, "blob_store_away", "The blob store does not answer", str(error), hint=hint) from error
+
+
+async def _check_input(gateway: Gateway, body: RunBody, tenant: str) -> None:
     known = await gateway.definitions.find(body.workflow)
     if not known:
         hint = nearest(body.workflow.partition("@")[0], await gateway.definitions.names(), "published workflows")
         fault = FaultBody(path="$.workflow", message=f"unknown workflow {body.workflow!r}", hint=hint or None)
         raise ProblemError(422, "unknown_workflow", "Unknown workflow", fault.message, hint=fault.hint, errors=[fault])
+    given = await _whole(gateway, body.input, tenant) if any(each.schema is not None for each in known) else None
     for each in known:
-        said = None if each.schema is None else each.schema.fault(body.input)
+        said = None if each.schema is None else each.schema.fault(given)
         if said is None:
             continue
         path, _, message = said.partition(": ")

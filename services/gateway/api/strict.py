@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.contracts.ids import RUN_ID_PATTERN, TENANT_PATTERN
 from services.gateway.api.problems import FaultBody, ProblemError, document
+from services.gateway.settings import GatewaySettings
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -20,10 +21,15 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 class StrictRequest(Request):
     """A request whose body is bounded, and JSON by RFC 8259: no NaN, no broken UTF-8."""
 
+    @staticmethod
+    def limit_of(settings: GatewaySettings) -> int:
+        """How many bytes are taken."""
+        return settings.gateway_body_bytes_max
+
     async def body(self) -> bytes:
         """Raises 413 as soon as there are more bytes than the gateway takes."""
         if not hasattr(self, "_body"):
-            limit: int = self.app.state.gateway.settings.gateway_body_bytes_max
+            limit = self.limit_of(self.app.state.gateway.settings)
             chunks: list[bytes] = []
             size = 0
             async for chunk in self.stream():
@@ -48,16 +54,33 @@ class StrictRequest(Request):
         return self.headers.get("content-type", "").startswith(("multipart/", "application/x-www-form-urlencoded"))
 
 
+class LargeRequest(StrictRequest):
+    """A request that may bring a whole document."""
+
+    @staticmethod
+    def limit_of(settings: GatewaySettings) -> int:
+        """See StrictRequest."""
+        return settings.gateway_input_bytes_max
+
+
 class StrictRoute(APIRoute):
     """A route that reads its requests so."""
+
+    request_class: type[StrictRequest] = StrictRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
+            return await handle(self.request_class(request.scope, request.receive))
 
         return strictly
+
+
+class LargeRoute(StrictRoute):
+    """A route for whole documents."""
+
+    request_class = LargeRequest
 
 
 class Door:
@@ -90,10 +113,15 @@ def _refused(scope: Scope) -> ProblemError | None:
         detail = f"The host {host!r} is not a name of this machine's loopback."
         return ProblemError(421, "wrong_host", "Not this host", detail, hint="use http://127.0.0.1")
     media_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-    if scope["method"] in ("POST", "PUT") and not (media_type.endswith(("json", "yaml"))):
-        detail = "Writes need a content type: application/json, or application/yaml for a definition."
+    if scope["method"] in ("POST", "PUT") and not _asked_about(media_type):
+        detail = "Writes need a content type: application/json, application/yaml for a definition, image/… for a blob."
         return ProblemError(415, "content_type", "The content type is missing or unknown", detail)
     return None
+
+
+def _asked_about(media_type: str) -> bool:
+    """Whether a browser asks the gateway before it lets another site's page send this."""
+    return media_type.endswith(("json", "yaml", "/octet-stream")) or media_type.startswith("image/")
 
 
 def tenant(tenant: str = "default") -> str:

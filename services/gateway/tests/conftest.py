@@ -68,7 +68,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-async def gateway(stack: SharedStack) -> AsyncIterator[Running]:
+async def gateway(stack: SharedStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """One gateway for a module's tests."""
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
@@ -78,6 +78,7 @@ async def gateway(stack: SharedStack) -> AsyncIterator[Running]:
         gateway_port=port,
         gateway_tenants=("default", "acme"),
         gateway_body_bytes_max=64 * 1024,
+        blob_url=tmp_path_factory.mktemp("blobs").as_uri(),
         instance="test",
     )
     await ensure_topics(stack.bootstrap_servers, settings.deployment)

@@ -6,6 +6,7 @@ import httpx
 import orjson
 import pytest
 
+from penstock.contracts.blobs import VALUE_BYTES_MAX
 from services.gateway.tests.conftest import GREET, Running
 
 pytestmark = pytest.mark.stack
@@ -32,7 +33,8 @@ JSON = {"content-type": "application/json"}
         (RUN | {"workflow": "greet@9"}, 422, "unknown_workflow", "$.workflow"),
         (RUN | {"input": {}}, 422, "invalid_input", "$.input"),
         (RUN | {"input": {"name": "Ada", "tags": ["a", 1]}}, 422, "invalid_input", "$.input.tags[1]"),
-        (RUN | {"input": {"name": "A" * 70_000}}, 413, "too_large", None),
+        (RUN | {"input": {"name": "A" * VALUE_BYTES_MAX}}, 413, "value_too_large", "$.input.name"),
+        (RUN | {"input": {"name": "A" * 2 * VALUE_BYTES_MAX}}, 413, "too_large", None),
     ],
 )
 async def test_a_bad_request_is_a_problem_that_names_the_path(

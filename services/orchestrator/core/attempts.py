@@ -27,6 +27,7 @@ from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeed
 from services.orchestrator.core.routing import Wait, asked, choose, ended, how_it_went
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
 from services.orchestrator.core.values import (
+    BLOB_UNREADABLE,
     PREVIEW_BYTES_MAX,
     VALUE_BYTES_MAX,
     VALUE_TOO_LARGE,
@@ -125,14 +126,17 @@ def answered(turn: Turn, leaf: LeafFrame, message: Completed) -> Answer:
     if message.error is not None:
         return _missed(turn, leaf, message.error)
     try:
-        output, size_bytes = portable(message.output)
+        output, size_bytes = portable(message.output, turn.live.contents)
     except NotPortableError as error:
         return _missed(turn, leaf, _invalid(f"the output is not portable JSON: {error}"))
     if size_bytes > VALUE_BYTES_MAX:
         text = f"the output has {size_bytes} bytes; a step may return {VALUE_BYTES_MAX}"
         return _missed(turn, leaf, WorkError(code=VALUE_TOO_LARGE, message=text, next=NextMove.GIVE_UP))
     schema = leaf.node.output_schema
-    fault = schema.fault(output) if schema is not None else None
+    try:
+        fault = schema.fault(leaf.parent.whole(output)) if schema is not None else None
+    except ExpressionError as error:
+        return _missed(turn, leaf, WorkError(code=BLOB_UNREADABLE, message=str(error), next=NextMove.RETRY_AFTER))
     if fault is not None:
         return _missed(turn, leaf, _invalid(f"the output misses its schema at {fault}"))
     return _completed(turn, leaf, output, output if size_bytes <= PREVIEW_BYTES_MAX else None)

@@ -73,7 +73,7 @@ def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) ->
     if run.status != "running":
         redriven = isinstance(event, Redriven) and run.status == "failed" and not rejected(run)
         return _redrive(run, program, event.at_ms, facts) if redriven else Decision(run)
-    live = run.live if run.live is not None else restore(run, program)
+    live = run.live if run.live is not None else restore(run, program, facts)
     turn = Turn(run, live, event.at_ms, facts)
     match event:
         case Outcome() | ChildEnded():
@@ -92,12 +92,12 @@ def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) ->
             return closed(turn)
 
 
-def restore(run: Run, program: Program) -> Live:
+def restore(run: Run, program: Program, facts: Facts = NO_FACTS) -> Live:
     """Derives what is not stored from the run's step rows, by entering its blocks again.
 
     `decide` does it by itself for a run that was loaded. Raises CorruptRunError where a row is missing.
     """
-    turn = Turn(run, derived(run, program), run.started_at_ms)
+    turn = Turn(run, derived(run, program), run.started_at_ms, facts)
     turn.restoring = True
     if run.undoing is not None:
         run.live = turn.live
@@ -174,12 +174,13 @@ def _redrive(run: Run, program: Program, at_ms: int, facts: Facts) -> Decision:
     turn.culprit = culprit
     if undo.forget(turn) or run.deadline_at_ms <= at_ms:  # after undoing, the deadline was that of undoing
         run.deadline_at_ms = at_ms + program.deadline_ms
-    turn.live = derived(run, program)
+    turn.live, contents = derived(run, program), turn.live.contents
+    turn.live.contents = contents
     turn.decision.run_changed = True
     turn.redriven = True
 
     def go_on() -> None:
-        begin(turn, program, refused(run, program))
+        begin(turn, program, refused(turn, program))
         _ring(turn)
 
     return applied(turn, go_on)

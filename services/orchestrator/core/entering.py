@@ -3,6 +3,7 @@
 from typing import Any
 
 from penstock.contracts.envelope import rfc3339
+from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.accounts import Account, account_of
 from services.orchestrator.core.compiler import Node
 from services.orchestrator.core.frames import Answer, Enclosure, Live
@@ -30,6 +31,7 @@ def enter(turn: Turn, root: Node) -> Answer:
     run = turn.run
     turn.run.live = turn.live
     names = {
+        CONTENTS: turn.live.contents,
         "input": run.input,
         "run": {
             "id": run.run_id,

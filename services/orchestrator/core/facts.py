@@ -5,6 +5,7 @@ from typing import Final
 
 from services.orchestrator.core.allowance import Allowance
 from services.orchestrator.core.breakers import Breakers
+from services.orchestrator.core.contents import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Facts:
     """None: every route is free."""
     tenant: Allowance | None = None
     """None: the tenant has no budget."""
+    contents: Contents | None = None
+    """None: no value is a reference to a blob."""
 
 
 NO_FACTS: Final = Facts()

@@ -11,10 +11,12 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from penstock.contracts.messages import Failure, StepPhase
+from penstock.workflow.lookups import whole_in
 from services.orchestrator.core.state import Step
 
 if TYPE_CHECKING:
     from services.orchestrator.core.accounts import Account
+    from services.orchestrator.core.contents import RunContents
     from services.orchestrator.core.leaf import LeafNode
     from services.orchestrator.core.turn import Turn
     from services.orchestrator.core.undo import UndoNode
@@ -56,6 +58,10 @@ class Frame(ABC):
     def account(self) -> "Account | None":
         """What the calls in this block count for, where the block has caps of its own."""
         return None
+
+    def whole(self, value: Any) -> Any:
+        """The value with what its references to blobs stand for. Raises ContentNeededError and ExpressionError."""
+        return whole_in(self.find, value)
 
     def find(self, name: str) -> Any:
         """What a name stands for inside this block. Raises KeyError where nothing has that name."""
@@ -106,6 +112,8 @@ class Live:
     """How many steps completed that have an undo."""
     settled_at_ms: int | None = None
     """While undoing waits for answers that may still come: until when."""
+    contents: "RunContents | None" = None
+    """What the run's references to blobs stand for."""
     accounted: bool = False
     """Whether the run or any of its blocks has an account."""
     leaves: dict[str, LeafFrame] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from penstock.contracts.messages import Failure, RunRequested, RunStart
+from penstock.workflow.expressions import ExpressionError
 from services.orchestrator.core.budget import effective, mixed_currencies
 from services.orchestrator.core.ending import applied, end, finish
 from services.orchestrator.core.entering import derived, enter
@@ -11,7 +12,7 @@ from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.state import Decision, Run
 from services.orchestrator.core.turn import Turn, moment
-from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable, preview
+from services.orchestrator.core.values import BLOB_UNREADABLE, VALUE_BYTES_MAX, NotPortableError, portable, preview
 
 CANCELLED: Final = "cancelled"
 REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant", CANCELLED})
@@ -51,7 +52,7 @@ def start(
     )
     turn = Turn(run, derived(run, program), at_ms, facts)
     turn.decision.run_changed = True
-    fault = _budget_fault(request, program) or refused(run, program)
+    fault = _budget_fault(request, program) or refused(turn, program)
     turn.decision.start = RunStart(
         input_preview=None if fault is not None else preview(run.input),
         priority=run.priority,
@@ -117,8 +118,9 @@ def _budget_fault(request: RunRequested, program: Program | None) -> Failure | N
     return mixed_currencies(own.cost.currency, ceiling.cost.currency, None)
 
 
-def refused(run: Run, program: Program | None) -> Failure | None:
+def refused(turn: Turn, program: Program | None) -> Failure | None:
     """Why a run cannot begin at all."""
+    run = turn.run
     if program is None:
         asked = f"{run.workflow}@{run.version}" if run.version else run.workflow
         return Failure(
@@ -126,13 +128,16 @@ def refused(run: Run, program: Program | None) -> Failure | None:
             message=f"no workflow `{asked}` is published; publish it, then ask again under another run id",
         )
     try:
-        run.input, size_bytes = portable(run.input)
+        run.input, size_bytes = portable(run.input, turn.live.contents)
     except NotPortableError as error:
         return Failure(code="invalid_input", message=f"the input is not portable JSON: {error}")
     if size_bytes > VALUE_BYTES_MAX:
         text = f"the input has {size_bytes} bytes; a run may take {VALUE_BYTES_MAX}"
         return Failure(code="value_too_large", message=text)
-    fault = program.input_schema.fault(run.input) if program.input_schema is not None else None
+    try:
+        fault = program.input_schema.fault(turn.whole(run.input)) if program.input_schema is not None else None
+    except ExpressionError as error:
+        return Failure(code=BLOB_UNREADABLE, message=f"the input cannot be read: {error}")
     if fault is not None:
         return Failure(code="invalid_input", message=f"the input misses the workflow's schema at {fault}")
     return None

@@ -5,8 +5,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from penstock.contracts.messages import Failure, StepChange, StepPhase
+from penstock.workflow.lookups import whole_in
+from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.accounts import abandon, release
 from services.orchestrator.core.children import ChildRequested
+from services.orchestrator.core.contents import RunContents
 from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.frames import LeafFrame, Live, below
 from services.orchestrator.core.routing import Calls, ended
@@ -57,6 +60,9 @@ class Turn:
         self.live = live
         self.at_ms = at_ms
         self.facts = facts
+        if live.contents is None and facts.contents is not None:
+            # A run that was loaded may hold references anywhere; one that begins now shows them as they come.
+            live.contents = RunContents(facts.contents, run.tenant, refers=bool(run.steps))
         self.calls: Calls | None = None
         """On routes, so far; where there were any."""
         self.at = moment(at_ms)
@@ -67,6 +73,10 @@ class Turn:
         self.restoring = False
         """Whether blocks are entered to find where the run is: nothing may change."""
         self.culprit: str | None = None
+
+    def whole(self, value: Any) -> Any:
+        """The value with what its references to blobs stand for. Raises ContentNeededError and ExpressionError."""
+        return whole_in({CONTENTS: self.live.contents}.__getitem__, value)
 
     def changed(self, step: Step, *, preview: Any = None, route: str | None = None) -> None:
         """A step row is to be written, and the read side told."""

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, Protocol
 from penstock.contracts.messages import Failure, StepPhase
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import UndoTask, UndoTool
+from penstock.workflow.whole import CONTENTS
+from services.orchestrator.core.contents import RunContents
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, LeafFrame, Succeeded
 from services.orchestrator.core.leaf import LeafNode
 from services.orchestrator.core.state import Request, Run, Step, Undo
@@ -81,8 +83,8 @@ class UndoFrame(Frame):
 
     __slots__ = ("_next", "_steps")
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(None, 0, "", {})
+    def __init__(self, run: Run, contents: RunContents | None) -> None:
+        super().__init__(None, 0, "", {CONTENTS: contents})
         undoable = [(step.undo.order, step) for step in run.steps.values() if step.undo is not None and step.undo.order]
         self._steps = [step for _, step in sorted(undoable, key=lambda pair: -pair[0])]
         self._next = 0
@@ -128,7 +130,7 @@ def go_on(turn: Turn) -> Answer:
     """Undoes, once every answer that may still come has come or will not."""
     unsettled = list(_unsettled(turn.run))
     turn.live.settled_at_ms = max((undo.until_ms or 0 for _, undo in unsettled), default=None)
-    return None if unsettled else UndoFrame(turn.run).go_on(turn)
+    return None if unsettled else UndoFrame(turn.run, turn.live.contents).go_on(turn)
 
 
 def settle(turn: Turn) -> Answer:
@@ -152,7 +154,8 @@ def late(turn: Turn, step: Step, output: Any, *, succeeded: bool) -> None:
     if succeeded:
         turn.live.undo_order += 1
         node = turn.live.undos[step.path.rpartition("/")[2]]
-        step.undo = node.pinned(turn.live.undo_order, pinned.scope.__getitem__, output)
+        scope = {**pinned.scope, CONTENTS: turn.live.contents}
+        step.undo = node.pinned(turn.live.undo_order, scope.__getitem__, output)
     turn.touched[step.path] = step
 
 

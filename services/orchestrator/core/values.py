@@ -4,6 +4,8 @@ from typing import Any, Final
 
 import orjson
 
+from services.orchestrator.core.contents import RunContents
+
 VALUE_BYTES_MAX: Final = 524_288
 """JSON bytes of what one request carries, one step returns and one run takes and gives."""
 PREVIEW_BYTES_MAX: Final = 2_048
@@ -12,6 +14,7 @@ MESSAGE_CHARACTERS_MAX: Final = 2_000
 
 
 VALUE_TOO_LARGE: Final = "value_too_large"
+BLOB_UNREADABLE: Final = "blob_unreadable"
 
 
 class RefusedError(ValueError):
@@ -33,12 +36,17 @@ class NotPortableError(ValueError):
     """A value that not every JSON reader can hold, as an integer beyond 64 bits."""
 
 
-def portable(value: Any) -> tuple[Any, int]:
-    """The value as it will be read back, and its size as JSON. Raises NotPortableError."""
+def portable(value: Any, contents: RunContents | None = None) -> tuple[Any, int]:
+    """The value as it will be read back, and its size as JSON. Raises NotPortableError.
+
+    `contents` is given where the value comes from outside, and may hold references.
+    """
     try:
         encoded = orjson.dumps(value)
     except TypeError as error:
         raise NotPortableError(str(error)) from None
+    if contents is not None:
+        contents.look(encoded)
     # NaN and infinities become null when they are written; the value in memory must not differ from the stored one.
     if b"null" in encoded:
         value = orjson.loads(encoded)

@@ -1,7 +1,7 @@
 """Owns one batch of decisions: inputs are applied to runs in memory, and add up to one write and one send."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import structlog
@@ -18,10 +18,12 @@ from penstock.contracts.messages import (
     WorkCancelled,
 )
 from penstock.runtime.kafka.records import dead_letter
+from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core import decide as core
 from services.orchestrator.core import starting
 from services.orchestrator.core.breakers import Breakers, RouteEvent, Undo
 from services.orchestrator.core.children import ChildAbandoned, ChildCompleted, ChildRequested
+from services.orchestrator.core.contents import Contents
 from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.shell import records
@@ -96,13 +98,14 @@ class Deciding:
         at_ms: int,
         routes: Breakers,
         budgets: TenantBudgets,
+        contents: Contents,
     ) -> None:
         self._runs = runs
         self._definitions = definitions
         self._alarms = alarms
         self._tenants = tenants
         self._group_id = group_id
-        self._facts = Facts(routes=routes)
+        self._facts = Facts(routes=routes, contents=contents)
         self._routes = routes
         self._budgets = budgets
         self.charges: list[Charge] = []
@@ -114,11 +117,14 @@ class Deciding:
         self._touched: dict[int, Touched] = {}
         self._aside: dict[int, list[Outgoing]] = {}
         self._orphaned: list[UUID] = []
+        self._begun: list[UUID] = []
+        self.needed: list[ContentNeededError] = []
+        """What must be read before this can be decided on. Where there is any, all of this batch is to be undone."""
 
     @property
     def touched_keys(self) -> Iterable[UUID]:
         """The runs that now hold changes which are not written yet."""
-        return [touched.run.key for touched in self._touched.values()]
+        return [*(touched.run.key for touched in self._touched.values()), *self._begun]
 
     def calls(self) -> Iterable[tuple[Run, int]]:
         """The runs that asked for something or ended, and how many requests this batch sends for each."""
@@ -132,15 +138,21 @@ class Deciding:
         """Decide on one input. Its run, where there is one, must be in the cache by now. Raises UndecidableError."""
         try:
             self._apply(given)
+        except ContentNeededError as error:
+            self.needed.append(error)
         except Exception as error:
-            raise UndecidableError(given) from error
+            if not self.needed:  # else it may be due to what is missing
+                raise UndecidableError(given) from error
 
     def ring(self, alarm: Alarm) -> None:
         """Something in a run is due. Raises UndecidableError."""
         try:
             self._ring(alarm)
+        except ContentNeededError as error:
+            self.needed.append(error)
         except Exception as error:
-            raise UndecidableError(alarm) from error
+            if not self.needed:
+                raise UndecidableError(alarm) from error
 
     def give_up(self, undecidable: UndecidableError) -> None:
         """Go on without what could not be decided on: a record becomes a dead letter, an alarm is taken off."""
@@ -278,13 +290,14 @@ class Deciding:
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
         program = self._definitions.program(run.workflow, run.version)
         if program is not None:
+            self._begun.append(run.key)
             self._absorb(core.decide(run, program, event, self._facts_for(run.tenant, run.home)), cause)
         elif run.status == "running" or isinstance(event, core.Redriven):
             raise LookupError(f"there is no definition {run.workflow}@{run.version}")
 
     def _facts_for(self, tenant: str, home: int) -> Facts:
         allowance = self._budgets.allowance(tenant, home, self._at_ms)
-        return self._facts if allowance is None else Facts(self._facts.routes, allowance)
+        return self._facts if allowance is None else replace(self._facts, tenant=allowance)
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run

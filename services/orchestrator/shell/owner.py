@@ -8,14 +8,17 @@ import structlog
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import Budget
 from penstock.contracts.topics import PartitionGroup, Service, consumed_by
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
+from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core.breakers import Breakers
 from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.amplification import CallHistory
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Input, Requested, Unreadable, read
+from services.orchestrator.shell.large_values import LargeValues
 from services.orchestrator.shell.outbox import Sender, Unacknowledged, unpack
 from services.orchestrator.shell.run_cache import RunCache
 from services.orchestrator.shell.store import Advance, Alarm, Batch, Position, RunTakenError, SliceClaim, Store
@@ -54,6 +57,14 @@ class Limits:
     """How long an acknowledged outbox row may wait for a batch that deletes it along the way."""
 
 
+class _ContentsNeededError(Exception):
+    """The batch is decided again when these have been read."""
+
+    def __init__(self, needed: Sequence[ContentNeededError]) -> None:
+        super().__init__(f"{len(needed)} decisions need contents of blobs")
+        self.needed = needed
+
+
 class Owner:
     """Implements BatchOwner: owns homes, fenced by the epochs that the store gave it."""
 
@@ -67,6 +78,7 @@ class Owner:
         *,
         tenants: frozenset[str],
         budgets: Mapping[str, Budget] | None = None,
+        blobs: Blobs | None = None,
         instruments: OrchestratorInstruments,
     ) -> None:
         self._store = store
@@ -80,6 +92,7 @@ class Owner:
         self._alarms = Alarms()
         self._routes = Breakers()
         self._budgets = TenantBudgets(budgets or {}, limits.homes)
+        self._large = LargeValues(blobs or Blobs(""))
         self._history = CallHistory()
         self._unacknowledged = Unacknowledged(limits.sends_max)
         self._positions: dict[tuple[int, str], Position] = {}
@@ -136,7 +149,7 @@ class Owner:
         """Decide on a batch. Raises Fenced and Unavailable, after which nothing of it was done."""
         await self._unacknowledged.room()
         at_ms = self._clock()
-        inputs = [read(record) for record in records if self._is_new(record)]
+        inputs = await self._large.smaller([read(record) for record in records if self._is_new(record)])
         due = self._alarms.due(at_ms, self._limits.alarms_per_batch_max)
         if inputs or due:
             await self._definitions.ensure_known(_workflows(inputs))
@@ -145,6 +158,7 @@ class Owner:
             await self._tidy()
         self._idle_since_ms = self._clock()
         self._runs.trim()
+        self._large.contents.trim()
         self._budgets.trim(at_ms)
 
     async def _tidy(self) -> None:
@@ -172,6 +186,7 @@ class Owner:
                 at_ms,
                 self._routes,
                 self._budgets,
+                self._large.contents,
             )
             acknowledged = self._unacknowledged.collect()
             try:
@@ -185,6 +200,9 @@ class Owner:
             except _SlicesNeededError as needed:
                 self._undo(deciding, acknowledged)
                 collisions += not await self._claim(needed.claims, at_ms)
+            except _ContentsNeededError as error:
+                self._undo(deciding, acknowledged)
+                await self._large.read(error.needed)
             except UndecidableError as error:
                 log.exception(OrchestratorEvent.UNDECIDABLE, cause=repr(error.cause)[:_SHOWN_CHARACTERS_MAX])
                 self._undo(deciding, acknowledged)
@@ -338,6 +356,8 @@ def _decided(
     for alarm in due:
         if id(alarm) not in skipped:
             deciding.ring(alarm)
+    if deciding.needed:
+        raise _ContentsNeededError(deciding.needed)
     for error in set_aside:
         deciding.give_up(error)
     return deciding.seal()

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from penstock.contracts import topics
 from penstock.contracts.topics import Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
 from penstock.runtime.kafka.broadcast import BroadcastReader
 from penstock.runtime.kafka.broker import KafkaBroker
@@ -19,7 +20,7 @@ from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.definitions_inbox import DefinitionsInbox
 from services.orchestrator.shell.owner import GROUP_ID, HOME_TOPICS, Limits, Owner
 from services.orchestrator.shell.postgres_store import PostgresStore
-from services.orchestrator.shell.retention import remove_finished_runs
+from services.orchestrator.shell.retention import remove_finished_runs, remove_old_blobs
 from services.orchestrator.shell.store import Store
 from services.orchestrator.shell.telemetry import OrchestratorInstruments
 
@@ -64,7 +65,9 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
         aliased = DefinitionsInbox(definitions.aliases.take, store, publisher)
         aliases = BroadcastReader(broker, ALIASES_TOPIC, aliased.take)
         definitions.catch_up = lambda: _caught_up(aliases, reader)
-        owner = _owner(context, store, publisher, definitions)
+        # What was read for a decision is kept as a value; its bytes as well would be the same twice.
+        blobs = Blobs(settings.blob_url, cache_bytes_max=0)
+        owner = _owner(context, store, publisher, definitions, blobs)
         stack.push_async_callback(owner.close)
         consumer = OwnedBatchConsumer(
             Service.ORCHESTRATOR,
@@ -86,6 +89,8 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
                 remove_finished_runs(store, now_ms, int(settings.orchestrator_retention_hours * HOUR_MS), stop),
                 name="retention",
             )
+            retention_ms = int(settings.orchestrator_blob_retention_hours * HOUR_MS)
+            group.create_task(remove_old_blobs(blobs, now_ms, retention_ms, stop), name="blobs")
             await consumer.run(stop)
 
 
@@ -96,7 +101,7 @@ async def _caught_up(*readers: BroadcastReader) -> None:
 
 
 def _owner(
-    context: Context[OrchestratorSettings], store: Store, publisher: Publisher, definitions: Definitions
+    context: Context[OrchestratorSettings], store: Store, publisher: Publisher, definitions: Definitions, blobs: Blobs
 ) -> Owner:
     settings = context.settings
     limits = Limits(
@@ -112,5 +117,6 @@ def _owner(
         limits,
         tenants=frozenset(settings.orchestrator_tenants),
         budgets={tenant: as_budget(caps) for tenant, caps in settings.orchestrator_tenant_budgets.items()},
+        blobs=blobs,
         instruments=OrchestratorInstruments(context.metrics),
     )

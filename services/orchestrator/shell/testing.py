@@ -13,6 +13,7 @@ from penstock.contracts import topics
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import Budget, TaskRequested
 from penstock.contracts.topics import Deployment
+from penstock.runtime.blobs import Blobs
 from penstock.testkit.builders import BEGINNING_MS, succeeded
 from penstock.workflow.definition import Definition
 from services.orchestrator.shell.definitions import Definitions
@@ -101,6 +102,7 @@ class World:
         budgets: Mapping[str, Budget] | None = None,
         homes: int = 1,
         deployment: Deployment | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self.store = store if store is not None else MemoryStore()
         self.wire = Wire()
@@ -115,6 +117,7 @@ class World:
             Limits(homes=homes),
             tenants=tenants,
             budgets=budgets,
+            blobs=blobs,
             instruments=OrchestratorInstruments(self.metrics),
         )
         self._offsets: dict[tuple[str, int], itertools.count[int]] = {}

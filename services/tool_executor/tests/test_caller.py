@@ -11,9 +11,11 @@ import pytest
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import NextMove, ToolCompleted, ToolRequested, UsageRecorded, WorkError
 from penstock.contracts.topics import TOOL_COMPLETED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Poison
 from penstock.runtime.health import Health
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.work import Answers
 from penstock.testkit.received import Record
 from services.tool_executor.caller import ToolCaller
@@ -39,7 +41,8 @@ async def caller(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tool
     servers = {name: ToolServer(name, spec, Health()) for name, spec in specs.items()}
     running = [asyncio.create_task(server.run()) for server in servers.values()]
     answers = Answers(Service.TOOL_EXECUTOR, TOOL_COMPLETED, "tool", "t")
-    yield ToolCaller(servers, answers, 4, lambda: AT_MS, asyncio.get_running_loop().time, CANCELLATIONS)
+    large = LargeValues(Blobs(""), lambda: AT_MS)
+    yield ToolCaller(servers, answers, large, 4, lambda: AT_MS, asyncio.get_running_loop().time, CANCELLATIONS)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)

@@ -11,8 +11,10 @@ import pytest
 from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import NextMove, TaskCompleted, TaskRequested, UsageRecorded, WorkError
 from penstock.contracts.topics import TASK_COMPLETED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Poison
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.work import Answers
 from penstock.testkit.received import Record
 from penstock.workflow.task import Context, Failed, current, task
@@ -32,7 +34,8 @@ def cancellations() -> Cancellations:
 def runner(cancellations: Cancellations) -> Iterator[TaskRunner]:
     with DaemonThreads(2) as threads:
         answers = Answers(Service.WORKER, TASK_COMPLETED, "task", "w")
-        yield TaskRunner(answers, threads, 4, lambda: AT_MS, cancellations)
+        large = LargeValues(Blobs(""), lambda: AT_MS)
+        yield TaskRunner(answers, threads, large, 4, lambda: AT_MS, cancellations)
 
 
 async def run(runner: TaskRunner, name: str, given_input: Any = None, *, seconds: float = 60.0) -> TaskCompleted:

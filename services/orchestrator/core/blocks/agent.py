@@ -131,7 +131,7 @@ class AgentFrame(CappedFrame):
             self._talk = Talk(self._talk.exchanges[older(self._talk) :], str(output))
             self._summarised = True
             return None
-        self._said = output
+        self._said = output = self.whole(output)
         self._calls = [] if "answer" in output else [Call.of(each) for each in output["calls"]]
         self._seen.update(canonical(call.name, call.arguments) for call in self._calls)
         path = f"{self.path}[{self._number}]"
@@ -226,7 +226,7 @@ class AgentFrame(CappedFrame):
         name = self._calls[place].name
         if isinstance(answer, Failed):
             return {"tool": name, "error": f"{answer.failure.code}: {answer.failure.message}"}
-        return result(name, answer.output, result_characters(self._node.loop.context, len(self._calls)))
+        return result(name, self.whole(answer.output), result_characters(self._node.loop.context, len(self._calls)))
 
     def _close(self) -> None:
         """All calls of the turn are over."""

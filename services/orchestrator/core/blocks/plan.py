@@ -111,7 +111,7 @@ class PlanFrame(CappedFrame):
     def _take(self, output: Any) -> Answer:
         """Keeps what the open child gave; None: the plan is not over."""
         if self._open == PLANNING:
-            return self._planned(output["tasks"])
+            return self._planned(self.whole(output)["tasks"])
         if self._open == JOINING:
             return Succeeded(output)
         self._results += [{"task": task, "output": each} for task, each in zip(self._tasks, output, strict=True)]

@@ -77,7 +77,7 @@ class VoteFrame(BranchesFrame):
             except ExpressionError as error:
                 self._fault = f"vote.by: {error}"
                 return
-        self._ballots[slot] = Ballot(answer.output, value, _key(value))
+        self._ballots[slot] = Ballot(answer.output, value, _key(self.whole(value)))
 
     def over(self, turn: Turn) -> Answer:
         """Whether enough ballots agree, or none can any more."""

@@ -133,7 +133,7 @@ def _planned(block: Plan, path: str, rows: Rows) -> Iterator[str]:
         if not all(_may_be_over(block.do, each, rows) for each in paths):
             return
         first += len(tasks)
-        if not tasks:
+        if not tasks or first == block.plan.tasks_max:
             break
     if block.join is not None:
         yield from _caused(block.join, f"{path}/{block.join.id}", rows)

@@ -1,0 +1,128 @@
+"""Owns the stories of large values in the orchestrator's loop: what is read for decisions, what is put away."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.contracts.blobs import INLINE_BYTES_MAX, reference_of
+from penstock.contracts.messages import InferenceRequested
+from penstock.contracts.topics import INFERENCE_REQUESTED
+from penstock.runtime.blobs import Blobs
+from penstock.runtime.errors import Unavailable
+from penstock.testkit.blob_folder import bring_back, take_away
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
+from services.orchestrator.shell.testing import FINISHED, World
+
+DOCUMENT = "All about pipes. " * 20_000
+PROMPTED = INFERENCE_REQUESTED.named(pool="small", lane="standard")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "blobs"
+
+
+@pytest.fixture
+def blobs(folder: Path) -> Blobs:
+    return Blobs(folder.as_uri(), cache_bytes_max=0)
+
+
+async def a_world(blobs: Blobs | None, do: dict[str, Any]) -> World:
+    world = World(blobs=blobs)
+    await world.own(0, 1)
+    tiers = {"small": [{"pool": "small", "model": "first"}]}
+    await world.publish(a_definition(do, tiers=tiers))
+    return world
+
+
+READ_THEN_SUM = a_chain(a_task("read", input="{{ input.document }}"), a_model("sum", prompt="Sum {{ read }}"))
+
+
+async def test_a_plain_producers_large_input_is_put_away_and_travels_as_a_reference(blobs: Blobs) -> None:
+    world = await a_world(blobs, READ_THEN_SUM)
+
+    await world.owner.process([world.request(input={"document": DOCUMENT, "language": "en"})])
+
+    (task,) = world.wire.take_tasks()
+    assert reference_of(task.input) is not None
+    assert await blobs.whole(task.input, "default") == DOCUMENT
+    (run,) = (await world.store.load({task.run_key})).values()
+    assert run.input == {"document": task.input, "language": "en"}
+
+
+async def test_a_prompt_over_a_large_output_is_whole(blobs: Blobs) -> None:
+    world = await a_world(blobs, READ_THEN_SUM)
+    requests = [world.request(f"order-{number}", input={"document": "d"}) for number in range(3)]
+    await world.owner.process(requests)
+    outputs = [await blobs.stored(f"{number} {DOCUMENT}", "default") for number in range(3)]
+
+    await world.owner.process(
+        [world.answer(task, output) for task, output in zip(world.wire.take_tasks(), outputs, strict=True)]
+    )
+
+    prompts = [InferenceRequested.model_validate(body).messages[-1].content for body in world.wire.take(PROMPTED)]
+    assert prompts == [f"Sum {number} {DOCUMENT}" for number in range(3)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_while_the_store_is_away_nothing_is_decided_and_nothing_is_lost(
+    blobs: Blobs, folder: Path, restarted: bool
+) -> None:
+    world = await a_world(blobs, READ_THEN_SUM)
+    await world.owner.process([world.request(input={"document": "d"})])
+    (task,) = world.wire.take_tasks()
+    answer = world.answer(task, await blobs.stored(DOCUMENT, "default"))
+    take_away(folder)
+
+    with pytest.raises(Unavailable, match="is not there"):
+        await world.owner.process([answer])
+    with pytest.raises(Unavailable, match="is not there"):
+        await world.owner.process([world.request("order-2", input={"document": DOCUMENT})])
+    assert world.wire.take(PROMPTED) == []
+
+    bring_back(folder)
+    if restarted:
+        world = World(world.store, blobs=blobs)
+        await world.definitions.load()
+        await world.own(0, 1)
+    await world.owner.process([answer])
+    assert len(world.wire.take(PROMPTED)) == 1
+
+
+async def test_a_lost_blob_fails_its_run_alone(blobs: Blobs) -> None:
+    world = await a_world(blobs, READ_THEN_SUM)
+    await world.owner.process([world.request(name, input={"document": "d"}) for name in ("order-1", "order-2")])
+    first, second = world.wire.take_tasks()
+    lost = {"$blob": f"sha256:{'0a' * 32}", "bytes": 90_000, "media_type": "application/json"}
+
+    await world.owner.process([world.answer(first, lost), world.answer(second, "read")])
+
+    (finished,) = world.wire.take(FINISHED)
+    assert (finished["run_id"], finished["error"]["code"]) == (first.run_id, "expression_failed")
+    assert "there is no blob sha256:0a0a" in finished["error"]["message"]
+    assert len(world.wire.take(PROMPTED)) == 1
+
+
+async def test_another_tenants_blob_is_not_there(blobs: Blobs) -> None:
+    """Guard: who knows a digest has not the document."""
+    world = await a_world(blobs, a_model("sum", prompt="{{ input.document }}"))
+    given = await blobs.stored({"document": DOCUMENT}, "acme")
+
+    await world.owner.process([world.request("theirs", input=given, tenant="blue-river")])
+    await world.owner.process([world.request("ours", input=given, tenant="acme")])
+
+    (finished,) = world.wire.take(FINISHED)
+    assert finished["run_id"] == "theirs"
+    assert "never stored for this tenant" in finished["error"]["message"]
+    assert len(world.wire.take(PROMPTED)) == 1
+
+
+async def test_without_a_store_a_large_input_travels_as_it_is() -> None:
+    world = await a_world(None, READ_THEN_SUM)
+
+    await world.owner.process([world.request(input={"document": DOCUMENT})])
+
+    (task,) = world.wire.take_tasks()
+    assert task.input == DOCUMENT
+    assert len(DOCUMENT) > INLINE_BYTES_MAX
