@@ -124,9 +124,13 @@ class WorstCase:
     """The caps that make the bound smaller than what would be needed."""
 
 
-def worst_case(definition: Definition) -> WorstCase:
-    """What one run of a sound definition comes to at worst."""
-    needed = _Reckoning(definition).block(definition.do)
+def worst_case(definition: Definition, known: Mapping[str, Definition] | None = None) -> WorstCase:
+    """What one run of a sound definition comes to at worst, with the child runs of workflows in `known`, by name."""
+    return _worst_case(definition, known or {}, frozenset())
+
+
+def _worst_case(definition: Definition, known: Mapping[str, Definition], above: frozenset[str]) -> WorstCase:
+    needed = _Reckoning(definition, known, above | {definition.name}).block(definition.do)
     bound, caps = needed, []
     if bound.requests > definition.steps_max:
         caps.append("steps_max")
@@ -174,8 +178,11 @@ def _of_calls(worst: Worst, calls_max: int) -> Worst:
 class _Reckoning:
     """Adds up one definition."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, known: Mapping[str, Definition], above: frozenset[str]) -> None:
         self.tiers = definition.tiers
+        self._known = known
+        self._above = above
+        """This workflow and those whose runs ask for its: one that is asked for again has no bound here."""
         self.survey = Survey(definition)
         self._texts = {
             each.id: each.max_tokens
@@ -207,9 +214,17 @@ class _Reckoning:
         return Worst(requests=attempts, undos=undos, needed_seconds=seconds)
 
     def child(self, step: RunStep) -> Worst:
-        """A child run's time is its step's; what it asks for is for its own workflow to say."""
+        """A child run's time is its step's, its requests are its own; what its models cost is on this run's bill.
+
+        One that is not waited for has a bill of its own.
+        """
         worst = self.leaf(step) if step.wait else Worst(requests=1)
-        return replace(worst, uncounted=frozenset({step.id}))
+        name = step.run.partition("@")[0]
+        if not step.wait or name not in self._known or name in self._above:
+            return replace(worst, uncounted=frozenset({step.id}))
+        run = _within(_worst_case(self._known[name], self._known, self._above).bound, step.budget)
+        runs = replace(run.times(step.retry.attempts), requests=0, undos=0, needed_seconds=0.0)
+        return worst.then(replace(runs, uncounted=frozenset(f"{step.id}/{inner}" for inner in run.uncounted)))
 
     def model(self, step: ModelStep) -> Worst:
         """A model step: each attempt may be paid for, on the dearest route."""

@@ -21,6 +21,10 @@ from services.cli.failures import EXIT_FAILED, CommandError
 from services.cli.settings import AsJson
 from services.cli.signatures import TaskModules, known_tasks
 
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="A definition whose runs this one asks for: they count into the worst case."),
+]
 File = Annotated[Path, typer.Argument(help="A definition in YAML or JSON.")]
 UNITS_SECONDS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
@@ -31,6 +35,7 @@ def check(
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Only the graph, as a Mermaid flowchart.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings, too.")] = False,
     tasks: TaskModules = None,
+    with_files: With = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a definition: faults with their lines, the graph, what one run can come to at worst, and warnings.
@@ -39,13 +44,13 @@ def check(
     """
     text = text_of(file)
     if as_json:
-        _as_json(file, text, known_tasks(tasks), strict=strict)
+        _as_json(file, text, known_tasks(tasks), _children(with_files), strict=strict)
         return
     definition = sound(file, text, known_tasks(tasks))
     if as_mermaid:
         typer.echo(mermaid(definition), nl=False)
         return
-    worst = worst_case(definition)
+    worst = worst_case(definition, _children(with_files))
     warnings = _warnings(definition, worst, text)
     output.console.print(f"{definition.name}@{version_of(definition)} is sound.", highlight=False)
     output.console.print(_tree(drawn(definition)), highlight=False)
@@ -78,12 +83,17 @@ def sound(file: Path, text: str, tasks: Tasks | None = None) -> Definition:
     return document.definition
 
 
-def _as_json(file: Path, text: str, tasks: Tasks | None, *, strict: bool) -> None:
+def _children(files: list[Path] | None) -> dict[str, Definition]:
+    definitions = [sound(file, text_of(file)) for file in files or ()]
+    return {definition.name: definition for definition in definitions}
+
+
+def _as_json(file: Path, text: str, tasks: Tasks | None, children: dict[str, Definition], *, strict: bool) -> None:
     document = read(text, file.parent, tasks)
     body: dict[str, Any] = {"file": str(file), "faults": [asdict(fault) for fault in document.faults]}
     failed = bool(document.faults)
     if document.definition is not None and not document.faults:
-        worst = worst_case(document.definition)
+        worst = worst_case(document.definition, children)
         warnings = _warnings(document.definition, worst, text)
         body |= {
             "name": document.definition.name,
@@ -144,7 +154,7 @@ def _said(worst: WorstCase) -> list[str]:
             f"  nothing but the engine's limit bounds the prompt of {names}: give schemas a maxLength, maxItems"
         )
     if bound.uncounted:
-        lines.append(f"  not counted: what {', '.join(sorted(bound.uncounted))} start")
+        lines.append(f"  not counted: what {', '.join(sorted(bound.uncounted))} start (--with FILE counts it)")
     return lines
 
 

@@ -75,6 +75,25 @@ def test_a_sound_definition_is_named_with_its_version(tmp_path: Path) -> None:
     assert result.output.startswith("greet@")
 
 
+def test_child_runs_are_counted_with_their_definition(tmp_path: Path) -> None:
+    # Given a workflow that asks for a run of another
+    child, parent = tmp_path / "greet.yaml", tmp_path / "parent.yaml"
+    child.write_text(SOUND)
+    parent.write_text("name: parent\ndo: {id: ask, run: greet, input: {}}\n")
+
+    # When it is checked without the other and with it
+    alone, counted = (
+        CliRunner().invoke(app_for(["check"]), ["check", str(parent), *options]).output
+        for options in ([], ["--with", str(child)])
+    )
+
+    # Then its model calls are missing, and said to be, or counted
+    assert "0 of them model calls" in alone
+    assert "not counted: what ask start (--with FILE counts it)" in alone
+    assert "3 of them model calls" in counted
+    assert "not counted" not in counted
+
+
 def test_a_sound_definition_is_drawn_with_its_worst_case_and_warnings(tmp_path: Path) -> None:
     # Given a definition whose tier has one route, without a price
     file = tmp_path / "greet.yaml"

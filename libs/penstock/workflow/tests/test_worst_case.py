@@ -59,6 +59,37 @@ def test_a_votes_worst_case_is_that_of_all_votes() -> None:
     assert (needed.model_calls, needed.needed_seconds) == (5, 30)
 
 
+def test_what_an_awaited_child_run_costs_is_on_the_bill_where_its_workflow_is_known() -> None:
+    # Given a workflow that asks for a run of another, twice at most, and one that only starts one
+    child = of(a_model("say", prompt="abc", max_tokens=7, retry=ONCE), name="child")
+    asks = {"id": "ask", "run": "child@stable", "retry": {"attempts": 2}, "timeout_seconds": 30}
+    starts = {"id": "start", "run": "child", "wait": False, "retry": ONCE}
+
+    # When the worst case is reckoned with and without the other
+    alone = worst_case(of(a_chain(asks, starts))).bound
+    known = worst_case(of(a_chain(asks, starts)), {"child": child}).bound
+
+    # Then what is waited for counts as often as it may run; its time is its step's, and its requests are its own
+    assert (alone.model_calls, alone.uncounted) == (0, frozenset({"ask", "start"}))
+    assert (known.model_calls, known.output_tokens, known.uncounted) == (2, 14, frozenset({"start"}))
+    assert known.cost == {"USD": 2 * worst_case(child).bound.cost["USD"]}
+    assert (known.requests, known.needed_seconds) == (alone.requests, alone.needed_seconds)
+
+
+def test_a_child_runs_budget_bounds_it() -> None:
+    child = of(a_model("say", max_tokens=7, retry={"attempts": 3}), name="child")
+    step = {"id": "ask", "run": "child", "budget": {"model_calls": 1}}
+
+    assert worst_case(of(step), {"child": child}).bound.model_calls == 1
+
+
+def test_workflows_that_ask_for_one_another_have_no_bound_there() -> None:
+    one = of({"id": "ask", "run": "two"}, name="one")
+    two = of({"id": "ask", "run": "one"}, name="two")
+
+    assert worst_case(one, {"one": one, "two": two}).bound.uncounted == {"ask/ask"}
+
+
 def test_caps_lower_the_bound_and_are_named() -> None:
     # Given a map that could want ten calls of seven tokens
     do = a_map(a_model("say", prompt="abc", max_tokens=7, retry=ONCE))
