@@ -13,7 +13,7 @@ from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
 from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.postgres import AWAY, connect_pool, migrate
 from services.local.fixtures import SharedStack
-from services.orchestrator.core.state import NOTHING, Amounts, Run, Step, Undo
+from services.orchestrator.core.state import NOTHING, Amounts, Run, Step, Unanswered, Undo
 from services.orchestrator.shell.memory_store import MemoryStore
 from services.orchestrator.shell.postgres_store import PostgresStore
 from services.orchestrator.shell.store import Advance, Alarm, Batch, Charge, RunTakenError, Slice, SliceClaim, Store
@@ -94,7 +94,10 @@ async def test_what_a_batch_wrote_is_read_back_whole(store: Store) -> None:
     step = a_step(run)
     step.model_calls, step.input_tokens, step.output_tokens, step.cost = 2, 30, 5, Decimal("0.000123")
     step.give_up_at_ms, step.route_reason = AT_MS + 60_000, "in_flight_max"
-    step.reserved, step.unanswered = Amounts(1, 300, Decimal("0.00012")), Amounts(2, 600, Decimal(0))
+    step.reserved, step.unanswered = (
+        Amounts(1, 300, Decimal("0.00012")),
+        (Unanswered(2, Amounts(2, 600, Decimal(0)), 1_700_000_000_000),),
+    )
     run.usage.model_calls, run.usage.input_tokens, run.usage.output_tokens = 2, 30, 5
     run.usage.cost = Decimal("0.000123")
     # when it is written

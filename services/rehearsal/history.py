@@ -27,7 +27,7 @@ from penstock.testkit.builders import Completed, failed, succeeded
 from penstock.workflow.dump import style_of
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven
-from services.orchestrator.core.state import Decision, Request, Step
+from services.orchestrator.core.state import NOTHING, Decision, Request, Step, Unanswered
 from services.rehearsal.durations import milliseconds, said
 
 Entry = dict[str, Any]
@@ -162,11 +162,18 @@ def _row(step: Step, began_ms: int) -> Entry:
             continue
         if each.name == "output" and value is None:
             continue
-        if each.name.endswith("_at_ms"):
+        if each.name == "unanswered":
+            made[each.name] = [_unanswered(attempt) for attempt in value]
+        elif each.name.endswith("_at_ms"):
             made[each.name.removesuffix("_ms")] = said(value - began_ms)
         else:
             made[each.name] = _plain(value)
     return made
+
+
+def _unanswered(attempt: Unanswered) -> Entry:
+    most = {} if attempt.most == NOTHING else {"most": _plain(attempt.most)}
+    return {"attempt": attempt.attempt, **most}
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Owns accounts: what a run's budget, or the caps of a block, allow, hold reserved and have spent.
 
 Nothing here is stored: an account is the sum over the step rows below it. What a call reserves stands in its step's row
-while it is awaited. A call whose answer never comes (it timed out, or was cancelled) may have been paid for all the
-same, so it counts with its worst case.
+while it is awaited. A call that is not awaited any more (it timed out, or was cancelled) may have been paid for all the
+same, so it counts with its worst case until its answer comes: see late.py.
 """
 
 from collections.abc import Iterator
@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from penstock.contracts.messages import Budget, CapNeared
+from penstock.contracts.messages import Budget, CapNeared, StepPhase
 from services.orchestrator.core.allowance import charge
 from services.orchestrator.core.frames import LeafFrame, below
 from services.orchestrator.core.limits import CAPS as CAPS  # whoever asks for accounts asks by cap
 from services.orchestrator.core.limits import Cap as Cap
 from services.orchestrator.core.limits import limit_of as limit_of
-from services.orchestrator.core.state import NOTHING, Amounts, Run
+from services.orchestrator.core.state import NOTHING, Amounts, Run, StepKind, Unanswered
 
 if TYPE_CHECKING:
     from services.orchestrator.core.turn import Turn
 
 NEAR_PER_CENT: Final = 80
+PAID: Final[frozenset[StepKind]] = frozenset({"model", "run"})
+"""The kinds of steps that can cost money."""
 
 
 @dataclass(slots=True)
@@ -35,9 +37,9 @@ class Account:
     ceiling: Budget | None = None
     """The workflow's own budget, where `caps` is a run's."""
     spent: Amounts = NOTHING
-    """By calls that were answered, and by those that never will be."""
+    """By calls that were answered, and by those that may never be."""
     unanswered: Amounts = NOTHING
-    """The part of `spent` whose answer never came."""
+    """The part of `spent` whose answer has not come."""
     reserved: Amounts = NOTHING
 
     def where(self, cap: Cap) -> str:
@@ -53,13 +55,13 @@ def account_of(run: Run, caps: Budget, path: str = "", ceiling: Budget | None = 
     """The account of a run, or of the block at `path`, as the rows say. A block's frame answers with it (`account`)."""
     account = Account(caps, path, run.workflow, ceiling)
     for step in run.steps.values():
-        if not below(step.path, path) or step.kind not in ("model", "run"):
+        if not below(step.path, path) or step.kind not in PAID:
             continue
         if step.model_calls:
             account.spent += Amounts(step.model_calls, step.input_tokens + step.output_tokens, step.cost)
-        if step.unanswered is not None:
-            account.spent += step.unanswered
-            account.unanswered += step.unanswered
+        for each in step.unanswered:
+            account.spent += each.most
+            account.unanswered += each.most
         if step.reserved is not None:
             account.reserved += step.reserved
     return account
@@ -80,7 +82,8 @@ def accounts(turn: "Turn", leaf: LeafFrame) -> Iterator[Account]:
 
 
 def spend(turn: "Turn", account: Account, used: Amounts) -> None:
-    """Adds to what is spent. That only ever grows, so each cap is neared once, whatever is restarted in between."""
+    """Adds to what is spent. It shrinks by late answers only, so each cap is neared once, or again after one of them,
+    whatever is restarted in between."""
     before, account.spent = account.spent, account.spent + used
     for cap in CAPS:
         limit = limit_of(account.caps, cap)
@@ -101,11 +104,14 @@ def spend(turn: "Turn", account: Account, used: Amounts) -> None:
 
 def abandon(turn: "Turn", leaf: LeafFrame) -> None:
     """An attempt is not awaited any more: what it reserved may have been spent."""
-    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says it: they add up rows
+    step = leaf.step
+    if step.phase is not StepPhase.WAITING or step.kind not in PAID:
+        return
+    counted = list(accounts(turn, leaf))  # before the row says it: they add up rows
     reserved, step.reserved = step.reserved, None
+    step.unanswered += (Unanswered(step.attempt, reserved or NOTHING, step.dispatched_at_ms or turn.at_ms),)
     if reserved is None:
         return
-    step.unanswered = reserved if step.unanswered is None else step.unanswered + reserved
     for account in counted:
         account.reserved -= reserved
         account.unanswered += reserved

@@ -90,7 +90,7 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
     """
     step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
-    used = _count(turn.run, step, message)
+    used = count(turn.run, step, message)
     for account in counted:
         if reserved is not None:
             account.reserved -= reserved
@@ -140,18 +140,13 @@ def settle_child(turn: Turn, leaf: LeafFrame, used: RunUsage) -> None:
 
     Raises RunFailedError where its currency is not the run's.
     """
-    step, usage = leaf.step, turn.run.usage
-    counted = list(accounts(turn, leaf))  # before the row says what was used: they add up rows
+    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
-    for total in (step, usage):
-        total.model_calls += used.model_calls
-        total.input_tokens += used.input_tokens
-        total.output_tokens += used.output_tokens
-    _add_cost(turn.run, step, used.cost if used.cost.amount else None)
+    amounts = count_child(turn.run, step, used)
     for account in counted:
         if reserved is not None:
             account.reserved -= reserved
-        spend(turn, account, Amounts(used.model_calls, used.input_tokens + used.output_tokens, used.cost.amount))
+        spend(turn, account, amounts)
 
 
 def _left(account: Account, cap: Cap) -> Decimal | int | None:
@@ -179,7 +174,18 @@ def _nothing_left(account: Account, cap: Cap, path: str) -> Failure:
     return Failure(code="budget_exceeded", message=text, step=path)
 
 
-def _count(run: Run, step: Step, message: InferenceCompleted) -> Amounts:
+def count_child(run: Run, step: Step, used: RunUsage) -> Amounts:
+    """Adds what a child run used to its step and to its parent's run. Raises RunFailedError where currencies differ."""
+    for total in (step, run.usage):
+        total.model_calls += used.model_calls
+        total.input_tokens += used.input_tokens
+        total.output_tokens += used.output_tokens
+    _add_cost(run, step, used.cost if used.cost.amount else None)
+    return Amounts(used.model_calls, used.input_tokens + used.output_tokens, used.cost.amount)
+
+
+def count(run: Run, step: Step, message: InferenceCompleted) -> Amounts:
+    """Adds what a call used to its step and its run. Raises RunFailedError where currencies differ."""
     usage = run.usage
     input_tokens = message.usage.input + message.usage.cached_input
     output_tokens = message.usage.output + message.usage.reasoning

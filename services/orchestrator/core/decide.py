@@ -1,7 +1,8 @@
 """Owns the state machine: what each event does to a run; `starting` and `ending` are its two ends.
 
 Time arrives in the events, ids and jitter derive from ids: the same run and event give the same decision, byte for
-byte. A result that nobody awaits changes nothing, unless it tells whether a cancelled step has to be undone.
+byte. A result that nobody awaits changes nothing but what was spent (late.py), unless it tells whether a cancelled
+step has to be undone.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from penstock.contracts.messages import (
     TaskCompleted,
     ToolCompleted,
 )
-from services.orchestrator.core import undo
+from services.orchestrator.core import late, undo
 from services.orchestrator.core.attempts import Completed, answered, deadline_exceeded
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.ending import applied, closed, end, finish
@@ -71,8 +72,9 @@ Event = Outcome | ChildEnded | Cancelled | Redriven | AlarmDue
 def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) -> Decision:
     """What an event leads to. `run` is updated in place; the same run, event and facts give the same decision."""
     if run.status != "running":
-        redriven = isinstance(event, Redriven) and run.status == "failed" and not rejected(run)
-        return _redrive(run, program, event.at_ms, facts) if redriven else Decision(run)
+        if isinstance(event, Redriven) and run.status == "failed" and not rejected(run):
+            return _redrive(run, program, event.at_ms, facts)
+        return _over(run, event, facts)
     live = run.live if run.live is not None else restore(run, program, facts)
     turn = Turn(run, live, event.at_ms, facts)
     match event:
@@ -90,6 +92,15 @@ def decide(run: Run, program: Program, event: Event, facts: Facts = NO_FACTS) ->
             return applied(turn, lambda: _ring(turn))
         case Redriven():
             return closed(turn)
+
+
+def _over(run: Run, event: Event, facts: Facts) -> Decision:
+    """A run that is over hears of nothing but of money that was spent for it."""
+    if not isinstance(event, Outcome | ChildEnded):
+        return Decision(run)
+    turn = Turn(run, Live(0), event.at_ms, facts)
+    late.settle(turn, event.message)
+    return closed(turn)
 
 
 def restore(run: Run, program: Program, facts: Facts = NO_FACTS) -> Live:
@@ -122,7 +133,8 @@ def _awaiting(live: Live, message: Completed) -> LeafFrame | None:
 
 
 def _late(turn: Turn, message: Completed) -> None:
-    """An answer that no leaf awaits: it changes nothing, unless it tells what became of a step that has an undo."""
+    """An answer that no leaf awaits: beside the money it changes nothing, unless an undo hangs on it."""
+    late.settle(turn, message)
     step = undo.unsettled_step(turn.run, message.step)
     if step is None or step.request_id != message.request_id or type(message) not in _KINDS[step.kind]:
         return

@@ -57,6 +57,17 @@ NOTHING: Final = Amounts()
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An attempt that is not awaited any more, and may have been paid for all the same."""
+
+    attempt: int
+    """0: of before attempts were kept apart; no answer can be one to it."""
+    most: Amounts
+    """What it used at most; nothing where no budget or cap had to know."""
+    asked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
     """How a step is taken back: pinned in its row when it completes, or when it is cancelled while it waits."""
 
@@ -108,8 +119,8 @@ class Step:
     cost: Decimal = NOTHING_SPENT
     reserved: Amounts | None = None
     """While WAITING, what the attempt uses at most; where a budget or cap has to know."""
-    unanswered: Amounts | None = None
-    """What attempts used at most whose answer never came."""
+    unanswered: tuple[Unanswered, ...] = ()
+    """The attempts that are not awaited any more and whose answer has not come."""
     undo: Undo | None = None
     """How it is taken back, where it has an undo and has, or may have, taken effect."""
 

@@ -11,7 +11,7 @@ import orjson
 from penstock.contracts.children import ParentStep
 from penstock.contracts.ids import request_id
 from penstock.contracts.messages import Budget, Failure, Lane, StepPhase
-from services.orchestrator.core.state import Amounts, Run, Step, Undo, Usage
+from services.orchestrator.core.state import Amounts, Run, Step, Unanswered, Undo, Usage
 from services.orchestrator.shell.store import Batch, Charge, Slice, SliceClaim
 
 Row = Mapping[str, Any]
@@ -177,7 +177,7 @@ def add_step(run: Run, row: Row) -> None:
         cost=Decimal(usage.get("cost", 0)),
         route_reason=terms.get("route_reason"),
         reserved=_load_amounts(terms.get("reserved")),
-        unanswered=_load_amounts(terms.get("unanswered")),
+        unanswered=_load_unanswered(terms.get("unanswered")),
         undo=Undo(**terms["undo"]) if "undo" in terms else None,
     )
     run.steps[step.path] = step
@@ -238,7 +238,7 @@ def _terms(step: Step) -> str | None:
     if (  # spelled out: this is asked of every step that is written
         step.give_up_at_ms is None
         and step.reserved is None
-        and step.unanswered is None
+        and not step.unanswered
         and step.route_reason is None
         and step.undo is None
     ):
@@ -246,19 +246,28 @@ def _terms(step: Step) -> str | None:
     terms = {
         "route_reason": step.route_reason,
         "give_up_at_ms": step.give_up_at_ms,
-        "reserved": _amounts(step.reserved),
-        "unanswered": _amounts(step.unanswered),
+        "reserved": None if step.reserved is None else _amounts(step.reserved),
+        "unanswered": [(*_amounts(each.most), each.attempt, each.asked_at_ms) for each in step.unanswered] or None,
         "undo": None if step.undo is None else asdict(step.undo),
     }
     return orjson.dumps({name: value for name, value in terms.items() if value is not None}).decode()
 
 
-def _amounts(amounts: Amounts | None) -> tuple[int, int, str] | None:
-    return None if amounts is None else (amounts.model_calls, amounts.tokens, str(amounts.cost))
+def _amounts(amounts: Amounts) -> tuple[int, int, str]:
+    return amounts.model_calls, amounts.tokens, str(amounts.cost)
 
 
 def _load_amounts(amounts: Sequence[Any] | None) -> Amounts | None:
     return None if amounts is None else Amounts(amounts[0], amounts[1], Decimal(amounts[2]))
+
+
+def _load_unanswered(kept: Sequence[Any] | None) -> tuple[Unanswered, ...]:
+    """Attempts one by one; rows of before say only what all of them used at most."""
+    if not kept:
+        return ()
+    if not isinstance(kept[0], list):
+        return (Unanswered(0, Amounts(kept[0], kept[1], Decimal(kept[2])), 0),)
+    return tuple(Unanswered(each[3], Amounts(each[0], each[1], Decimal(each[2])), each[4]) for each in kept)
 
 
 def _failure(failure: Failure | None) -> str | None:

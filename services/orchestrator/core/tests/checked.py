@@ -34,7 +34,8 @@ class Checked(Conversation):
 
     def __init__(self, definition: Definition, budget: dict[str, Any] | None, given: Any = None) -> None:
         self.ends = 0
-        self.neared: Counter[str] = Counter()
+        self.near: dict[str, bool] = {}
+        """Whether each cap of the run was used to four fifths after the last decision."""
         self.completed: dict[str, Any] = {}
         self.children_ended: set[str] = set()
         self.answered: set[UUID] = set()
@@ -50,12 +51,18 @@ class Checked(Conversation):
         """See Conversation. What was told is shown with a counterexample."""
         note(f"told: {event}")
         if isinstance(event, Outcome | ChildEnded):
-            self.ledger.note(self.run, event.message)
+            self.ledger.note(self.run, event.message, self.paid(event.message.step))
         if isinstance(event, ChildEnded) and self._awaits(event.message):
             self.children_ended.add(str(event.message.finished.run_id))
         if isinstance(event, Outcome) and self._awaits(event.message):
             self.answered.add(event.message.request_id)
         return super().tell(event)
+
+    def paid(self, step: str) -> set[UUID]:
+        """What a step asked for whose answer costs something: model calls, and child runs that were waited for."""
+        calls = {each.request_id for each in self.requests.values() if each.step == step}
+        children = [each for each in self.children.values() if each.step == step]
+        return calls | {each.request_id for each in children if each.message.parent and each.message.parent.awaited}
 
     def _awaits(self, message: Completed) -> bool:
         step = self.run.steps.get(message.step)
@@ -72,8 +79,7 @@ class Checked(Conversation):
         self._check_ends(decision)
         self._check_rows(decision)
         self._check_concurrency()
-        self.neared.update(neared.cap for neared in decision.caps_neared if neared.block is None)
-        check_budget(self, self.neared)
+        check_budget(self, decision, self.near)
         check_caps(self)
         self._check_children()
         self._check_cancellations()

@@ -63,6 +63,13 @@ def said(decision: Decision) -> dict[str, Any]:
     }
 
 
+def only_money(decision: Decision) -> bool:
+    """Whether a decision says nothing, or nothing but what was spent."""
+    asked = (*decision.requests, *decision.children, *decision.abandoned, *decision.cancellations)
+    told = (*decision.changes, *decision.route_events)
+    return not (decision.run_changed or asked or told or decision.start or decision.finished)
+
+
 class Conversation:
     """One run that is told events; `requests` are all that it ever asked for, by path and attempt."""
 

@@ -37,24 +37,29 @@ def check_in_flight(talk: Conversation) -> None:
     ]
 
 
-def check_budget(talk: Conversation, neared: Counter[str]) -> None:
+def check_budget(talk: Conversation, decision: Decision, near: dict[str, bool]) -> None:
     """Guard: what is spent and reserved never exceeds the budget, and is what the rows say; nothing is negative."""
     run, live = talk.run, talk.run.live
     for step in run.steps.values():
         assert step.reserved is None or step.phase is StepPhase.WAITING
         if step.kind == "model" and run.budget is not None:
             assert (step.reserved is not None) == (step.phase is StepPhase.WAITING)
-    if run.budget is None or live is None:
+    if run.budget is None:
         return
-    assert live.account is not None
-    assert live.account == account_of(run, run.budget, ceiling=talk.program.budget)
+    account = account_of(run, run.budget, ceiling=talk.program.budget)
+    neared = Counter(each.cap for each in decision.caps_neared if each.block is None)
     for cap in CAPS:
-        spent, reserved = getattr(live.account.spent, cap), getattr(live.account.reserved, cap)
-        assert min(spent, reserved, getattr(live.account.unanswered, cap)) >= 0
         limit = limit_of(run.budget, cap)
+        was, now = near.get(cap, False), limit is not None and getattr(account.spent, cap) * 100 >= limit * 80
+        near[cap] = now
+        if live is None:
+            continue
+        # Guard: a cap is said to be near once, when it is; and again only when a late answer took it away in between.
+        assert neared[cap] == (now and not was)
+        spent, reserved = getattr(account.spent, cap), getattr(account.reserved, cap)
+        assert min(spent, reserved, getattr(account.unanswered, cap)) >= 0
         assert limit is None or spent + reserved <= limit
-        # Guard: a cap is said to be near once, when it is.
-        assert neared[cap] == (limit is not None and spent * 100 >= limit * 80)
+    assert live is None or live.account == account
 
 
 def check_caps(talk: Conversation) -> None:

@@ -107,7 +107,7 @@ def test_a_call_that_was_never_answered_counts_with_its_worst_case() -> None:
     talk = a_talk(a_call("say", timeout_seconds=1), Budget(tokens=400))
     talk.ring(BEGINNING_MS + 1_000)
     assert talk.asked() == ["say#2"]
-    assert talk.run.steps["say"].unanswered == NEEDED
+    assert [each.most for each in talk.run.steps["say"].unanswered] == [NEEDED]
 
     talk.ring(BEGINNING_MS + 2_000)
     talk.ring()
@@ -120,11 +120,11 @@ def test_a_call_that_was_never_answered_counts_with_its_worst_case() -> None:
 def test_a_cancelled_call_may_have_been_paid_for_but_one_that_was_never_sent_was_not() -> None:
     talk = a_talk(a_chain(side_by_side(a_call("one"), a_task("two"))), Budget(tokens=10_000))
     talk.fail("main/all/two")
-    assert talk.run.steps["main/all/one"].unanswered == NEEDED
+    assert [each.most for each in talk.run.steps["main/all/one"].unanswered] == [NEEDED]
 
     unsent = a_talk(side_by_side(a_call("one"), a_task("two", input="{{ input.nothing }}")), Budget(tokens=10_000))
     assert unsent.run.status == "failed"
-    assert unsent.run.steps["all/one"].reserved is unsent.run.steps["all/one"].unanswered is None
+    assert (unsent.run.steps["all/one"].reserved, unsent.run.steps["all/one"].unanswered) == (None, ())
 
 
 def test_reservations_are_found_in_the_rows_again() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.contracts.messages import Failure, RunUsage, StepPhase
 from penstock.testkit.builders import BEGINNING_MS, a_chain, a_child_run, a_model, a_task, tokens
-from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.conversation import Conversation, only_money
 
 SPENT = {"model_calls": 2, "input_tokens": 30, "output_tokens": 12, "cost": {"amount": "0.5", "currency": "USD"}}
 
@@ -90,8 +90,9 @@ def test_a_child_that_nobody_awaits_any_more_is_cancelled(how: str) -> None:
             talk.fail("all/work")
         case _:
             talk.ring()
-    # then it is told, and what it says later changes nothing
+    # then it is told, and what it says later changes nothing but what was spent, once
     assert talk.given_up == [child]
+    assert only_money(talk.child_ended("all/review"))
     assert talk.child_ended("all/review").empty
 
 

@@ -9,7 +9,7 @@ from penstock.contracts.messages import Failure, NextMove, StepPhase
 from penstock.testkit.builders import a_chain, a_child_run, a_model, a_task, a_tool
 from services.orchestrator.core.decide import ChildEnded
 from services.orchestrator.core.state import StepKind
-from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.conversation import Conversation, only_money
 from services.orchestrator.core.tests.transitions import EVERY, TABLE, C, F, R, W, X
 
 ANSWERED = {"model": a_model("one"), "tool": a_tool("one"), "task": a_task("one"), "run": a_child_run("one")}
@@ -203,7 +203,9 @@ def test_an_answer_to_a_step_that_does_not_wait_changes_nothing(kind: StepKind, 
 
     tell(talk, path, "ChildEnded" if kind == "run" else "Outcome")
 
-    assert talk.last.empty
+    paid = phase is X and kind in ("model", "run")
+    assert only_money(talk.last)
+    assert talk.last.empty != paid
     assert talk.run.steps[path].phase is phase
 
 

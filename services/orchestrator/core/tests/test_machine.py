@@ -194,15 +194,18 @@ def _end_any_child(talk: Checked, data: st.DataObject) -> None:
     """The end of any child ever asked for."""
     path, attempt = data.draw(st.sampled_from(sorted(talk.children)))
     child = talk.children[path, attempt]
-    heeded = _heeds(talk, child)
+    heeded, costs = _heeds(talk, child), _costs(talk, child)
+    before = without_money(Decision(talk.run))
     if data.draw(st.booleans()):
         decision = talk.child_ended(path, data.draw(st.sampled_from(OUTPUTS)), attempt)
     else:
         code = data.draw(st.sampled_from(["broken", "unknown_workflow"]))
         failure = Failure(code=code, message="it broke")
         decision = talk.child_ended(path, None, attempt, status="failed", error=failure)
-    # Guard: an end that nobody awaits changes nothing; one that is awaited always does.
-    assert decision.empty != heeded
+    # Guard: an end that nobody awaits changes nothing but what was spent; one that is awaited always does.
+    assert decision.empty != (heeded or costs)
+    if not heeded:
+        assert without_money(Decision(talk.run)) == before
 
 
 def _awaits(talk: Conversation, request: Request | ChildRequested) -> bool:
@@ -218,6 +221,22 @@ def _heeds(talk: Conversation, request: Request | ChildRequested) -> bool:
     return _awaits(talk, request) or (unsettled and talk.run.status == "running")
 
 
+def _costs(talk: Checked, request: Request | ChildRequested) -> bool:
+    """Whether the answer to a request is one that has to be paid for, and was not counted yet."""
+    paid = talk.run.steps[request.step].kind in ("model", "run") and request.request_id in talk.paid(request.step)
+    return paid and request.request_id not in talk.ledger.counted
+
+
+def without_money(decision: Decision) -> dict[str, Any]:
+    """All that a decision says, but what was spent."""
+    told = said(decision)
+    told["run"]["usage"] = told["steps"] = None
+    for step in told["run"]["steps"].values():
+        for name in ("model_calls", "input_tokens", "output_tokens", "cost", "unanswered"):
+            step[name] = None
+    return told
+
+
 def _outputs(path: str) -> list[Any]:
     """What may come back from the step at a path."""
     if path.endswith(("/classify", "/escalate")):
@@ -225,7 +244,7 @@ def _outputs(path: str) -> list[Any]:
     return loop_outputs(path) or OUTPUTS
 
 
-def _answer_any(talk: Conversation, data: st.DataObject) -> None:
+def _answer_any(talk: Checked, data: st.DataObject) -> None:
     """An answer to any request ever made: perhaps one that was answered, or that nobody awaits any more."""
     request = talk.requests[data.draw(st.sampled_from(sorted(talk.requests)))]
     fields = tokens() if request.step and hasattr(request, "pool") else {}
@@ -233,13 +252,15 @@ def _answer_any(talk: Conversation, data: st.DataObject) -> None:
         message = succeeded(request, data.draw(st.sampled_from(_outputs(request.step))), **fields)
     else:
         message = failed(request, data.draw(st.sampled_from(MOVES)), **fields)
-    heeded = _heeds(talk, request)
-    before = said(Decision(talk.run))
+    heeded, costs = _heeds(talk, request), _costs(talk, request)
+    before = without_money(Decision(talk.run))
+    alarm_at_ms = talk.last.alarm_at_ms
     decision = talk.tell(Outcome(message, talk.now_ms))
-    # Guard: a result that nobody awaits changes nothing; one that is awaited always does.
-    assert decision.empty != heeded
+    # Guard: a result that nobody awaits changes nothing but what was spent, once; one that is awaited always does.
+    assert decision.empty != (heeded or costs)
     if not heeded:
-        assert said(Decision(talk.run)) == before
+        assert without_money(Decision(talk.run)) == before
+        assert without_money(decision) == {**before, "alarm_at_ms": alarm_at_ms}
 
 
 def _answer_wrongly(talk: Conversation, data: st.DataObject) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock.contracts import ids
+from penstock.contracts import ids, topics
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import SignalKind, TaskRequested
 from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_task
@@ -134,7 +134,7 @@ async def test_homes_that_moved_make_no_difference(world: World) -> None:
     assert [task.step for task in heir.wire.take_tasks() if task.run_id == "order-1"] == ["main/sum"]
 
 
-async def test_the_end_of_a_child_whose_parent_is_over_changes_nothing(world: World) -> None:
+async def test_the_end_of_a_child_whose_parent_is_over_changes_nothing_but_what_was_spent(world: World) -> None:
     task = await the_child(world)
     await world.owner.process([world.record(SIGNALLED, {"run_id": "order-1", "kind": "cancel"})])
     (cancel,) = sent(world, SIGNALLED)
@@ -144,6 +144,10 @@ async def test_the_end_of_a_child_whose_parent_is_over_changes_nothing(world: Wo
     (answer,) = answers(world)
     world.wire.sent.clear()
     await world.owner.process([arrived(world, answer, 0), arrived(world, cancel, 1)])
+    (told,) = world.wire.take(topics.RUN_PROGRESSED.name)
+    assert told["changes"] == []
+    assert world.wire.sent == []
+    await world.owner.process([arrived(world, answer, 0)])
     assert world.wire.sent == []
 
 
