@@ -18,6 +18,8 @@ from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
 from services.inference.station import Station, Stations
+from services.inference.tickets import Reader
+from services.inference.waiting import EngineQueue
 from services.inference.watch import EngineWatch, first_up
 
 
@@ -40,13 +42,16 @@ async def main(context: Context[InferenceSettings]) -> None:
             reporting.append(asyncio.create_task(accounts.run()))
             try:
                 await first_up([station.watch for station in stations], context.stop)
-                groups = {f"penstock.inference.{settings.inference_pool}": lanes.topics(settings.inference_pool)}
+                limits = settings.limits()
+                group, clock = f"penstock.inference.{limits.pool}", asyncio.get_running_loop().time
+                queue = EngineQueue(stations, Reader(stations, limits.pool, limits.home_partitions), now_ms, clock)
                 await execute(
                     context,
-                    groups,
+                    {group: lanes.topics(limits.pool)},
                     caller.handle,
                     answers,
-                    in_flight_max=lanes.fetched_max(stations.concurrency),
+                    in_flight_max=lanes.handled_max(stations.concurrency),
+                    queues={group: queue},
                     cancellations=cancellations,
                     publisher=publisher,
                 )
@@ -72,7 +77,8 @@ def _station(settings: InferenceSettings, health: Health) -> Station:
         EngineWatch(engine, health),
         EngineMeter(engine.name, settings.billing(), energy=counter(settings.inference_gpu_devices)),
         frozenset(settings.inference_model),
-        settings.inference_concurrency,
+        settings.concurrency,
+        settings.concurrency_at_start,
     )
 
 

@@ -7,17 +7,19 @@ from typing import Final
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
+from penstock.runtime.errors import Poison
 from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, Work, cancelled, failed, read, too_late
+from penstock.runtime.work import Answers, BadRequestError, cancelled, failed, too_late
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
-from services.inference.core.refusals import Accepted, examined, unknown_model
+from services.inference.core.refusals import Accepted
 from services.inference.engines.protocol import AbortedError, EngineFailedError, Generation
 from services.inference.events import Event
 from services.inference.images import Images
 from services.inference.station import Station, Stations
+from services.inference.tickets import Reader, Ticket
 
 _log = logger("caller")
 
@@ -31,7 +33,7 @@ class Limits:
 
 
 class ModelCaller:
-    """Calls the engines of this process, each for as many requests at a time as it has places."""
+    """Calls the engines of this process. How many at a time, and in which order, is the queue's."""
 
     def __init__(
         self,
@@ -42,53 +44,42 @@ class ModelCaller:
         cancellations: Cancellations,
         images: Images | None = None,
     ) -> None:
-        self._stations: Final = stations
+        self._reader: Final = Reader(stations, limits.pool, limits.home_partitions)
         self._answers: Final = CallAnswers(answers, limits.pool)
-        self._limits: Final = limits
         self._now_ms: Final = now_ms
         self._images: Final = Images() if images is None else images
         self._cancellations: Final = cancellations
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read or answered."""
-        try:
-            work = read(InferenceRequested, record, self._limits.home_partitions)
-        except BadRequestError as bad:
-            return self._answers.bad_request(bad, self._now_ms())
-        station = self._stations.serving(work.request.model)
-        if station is None:
-            error = unknown_model(work.request.model, self._limits.pool, self._stations.models)
-            return self._answers.records(work, None, Result(self._now_ms(), error=error))
-        result = Result(self._now_ms())
-        try:
-            with self._cancellations.heeding(work.request.request_id):
-                await self._call(work, station, result)
-        except WorkStoppedError as stopped:
-            result.error = cancelled(stopped)
+        ticket = self._reader.ticket(record)
+        fault = ticket.fault
+        if isinstance(fault, Poison):
+            raise fault
+        if isinstance(fault, BadRequestError):
+            return self._answers.bad_request(fault, self._now_ms())
+        work, station = ticket.work, ticket.station
+        result = Result(self._now_ms(), error=fault)
+        if fault is None and station is not None:
+            try:
+                with self._cancellations.heeding(work.request.request_id):
+                    await self._call(ticket, station, result)
+            except WorkStoppedError as stopped:
+                result.error = cancelled(stopped)
         return self._answers.records(work, station, result)
 
-    async def _examined(self, request: InferenceRequested, station: Station) -> Accepted | WorkError:
-        """What the engine is asked, or why it is not."""
-        engine = station.engine
-        accepted = examined(request, engine.limits(request.model), engine.prompt_tokens)
-        if isinstance(accepted, WorkError):
-            return accepted
+    async def _call(self, ticket: Ticket, station: Station, result: Result) -> None:
+        """Asks the engine, once it is there; what comes of it is in `result`, also where this is cut off."""
+        accepted, work = ticket.accepted, ticket.work
         loaded = await self._images.loaded(accepted.request)
-        return loaded if isinstance(loaded, WorkError) else replace(accepted, request=loaded)
-
-    async def _call(self, work: Work[InferenceRequested], station: Station, result: Result) -> None:
-        """Asks the engine, once there is a place in it; what comes of it is in `result`, also where this is cut off."""
-        accepted = await self._examined(work.request, station)
-        if isinstance(accepted, WorkError):
-            result.error = accepted
+        if isinstance(loaded, WorkError):
+            result.error = loaded
             return
-        async with station.places:
-            await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
-            await self._generate(work, station, accepted, result)
+        await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
+        await self._generate(ticket, station, replace(accepted, request=loaded), result)
 
-    async def _generate(
-        self, work: Work[InferenceRequested], station: Station, accepted: Accepted, result: Result
-    ) -> None:
+    async def _generate(self, ticket: Ticket, station: Station, accepted: Accepted, result: Result) -> None:
+        work = ticket.work
         result.started_at_ms = self._now_ms()
         if work.expired(result.started_at_ms):
             result.error = too_late("the deadline had passed before an engine was free")
@@ -96,8 +87,9 @@ class ModelCaller:
         clock = asyncio.get_running_loop().time
         began = clock()
         place = station.meter.begin()
-        expected_tokens = accepted.prompt_tokens + accepted.request.max_tokens
+        expected_tokens = accepted.prompt_tokens + ticket.expected_tokens
         station.throughput.begin(expected_tokens, began)
+        station.gate.began(ticket, began)
 
         def leave(usage: TokenUsage) -> None:
             result.charge = station.meter.end(place, usage)
@@ -120,6 +112,8 @@ class ModelCaller:
                 station.meter.abandon(place)
                 station.throughput.end(expected_tokens, 0, clock())
             raise
+        finally:
+            station.gate.ended(ticket, clock(), result.generation)
         leave(result.usage if result.generation is None else result.generation.usage)
         if result.generation is not None:
             _take(result, result.generation, accepted)

@@ -11,6 +11,7 @@ from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
 from services.inference.core.catalogue import HARDWARE, ModelShape
+from services.inference.core.control import START
 from services.inference.core.roofline import Roofline
 from services.inference.core.weights import PRIOR, of_roofline
 from services.inference.engines.openai import OpenAiEngine
@@ -32,7 +33,8 @@ class InferenceSettings(ServiceSettings):
     """Sent as a bearer token, where the endpoint asks for one."""
     inference_model: Names = ("smollm2-135m",)
     """The models that the engine serves, separated by commas."""
-    inference_concurrency: int = Field(default=8, ge=1, le=4096, description="requests in the engine at a time")
+    inference_concurrency: int | None = Field(default=None, ge=1, le=4096)
+    """Requests in the engine at a time, at most; the best number is found (left out: 8 for openai, 1024 else)."""
     inference_prices: Path = Field(default=PRICES, description="the price list, YAML")
     inference_billing: Literal["hour", "token"] = "hour"
     inference_hardware: str = Field(default="cpu", description="what `hour` bills, from the price list")
@@ -63,6 +65,16 @@ class InferenceSettings(ServiceSettings):
             raise ValueError(f"{self.inference_prices} has no token price for {', '.join(missing)}")
         return self
 
+    @property
+    def concurrency(self) -> int:
+        """The bound of what is in the engine at a time. An endpoint's places nobody knows but who set it up."""
+        return self.inference_concurrency or (8 if self.inference_engine == "openai" else 1024)
+
+    @property
+    def concurrency_at_start(self) -> int:
+        """With how many it begins: an endpoint's places are there to be used."""
+        return self.concurrency if self.inference_engine == "openai" else min(START, self.concurrency)
+
     def price_list(self) -> PriceList:
         """The prices in the file that is named."""
         return PriceList.model_validate(yaml.safe_load(self.inference_prices.read_text()))
@@ -73,9 +85,7 @@ class InferenceSettings(ServiceSettings):
             self.price_list(),
             self.inference_hardware if self.inference_billing == "hour" else None,
             self.inference_gpus,
-            of_roofline(self._roofline(), self.inference_concurrency)
-            if self.inference_engine == "simulated"
-            else PRIOR,
+            of_roofline(self._roofline(), self.concurrency) if self.inference_engine == "simulated" else PRIOR,
         )
 
     def limits(self) -> Limits:
@@ -88,13 +98,13 @@ class InferenceSettings(ServiceSettings):
             case "openai":
                 return OpenAiEngine(
                     self.inference_base_url,
-                    connections=self.inference_concurrency,
+                    connections=self.concurrency,
                     now_ms=now_ms,
                     api_key=None if self.inference_api_key is None else self.inference_api_key.get_secret_value(),
                 )
             case "simulated":
                 return SimulatedEngine(
-                    self._roofline(), batch_max=self.inference_concurrency, speed=self.inference_simulated_speed
+                    self._roofline(), batch_max=self.concurrency, speed=self.inference_simulated_speed
                 )
 
     def _roofline(self) -> Roofline:

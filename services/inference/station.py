@@ -1,28 +1,39 @@
-"""Owns one engine of this process with all that belongs to it: its models, its watch, its meter, its places."""
+"""Owns one engine of this process with all that belongs to it: its models, its watch, its meter, its gate."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.inference.core.control import START
+from services.inference.core.lanes import URGENT_FIRST
 from services.inference.core.reports import Figures
 from services.inference.core.throughput import Throughput
 from services.inference.engines.protocol import Engine
+from services.inference.gate import Gate
 from services.inference.metering import EngineMeter
 from services.inference.watch import EngineWatch
 
 
 class Station:
-    """One engine. `concurrency` calls are in it at a time; the rest waits before it and in Kafka."""
+    """One engine. At most `concurrency` calls are in it at a time, fewer where that gives as much: its gate knows.
+
+    `start` is with how many the gate begins, where it is known better than nothing.
+    """
 
     def __init__(
-        self, engine: Engine, watch: EngineWatch, meter: EngineMeter, models: frozenset[str], concurrency: int
+        self,
+        engine: Engine,
+        watch: EngineWatch,
+        meter: EngineMeter,
+        models: frozenset[str],
+        concurrency: int,
+        start: int = START,
     ) -> None:
         self.engine: Final = engine
         self.watch: Final = watch
         self.meter: Final = meter
         self.models: Final = models
         self.concurrency: Final = concurrency
-        self.places: Final = asyncio.Semaphore(concurrency)
+        self.gate: Final = Gate(engine.load, concurrency, start)
         self.throughput: Final = Throughput()
 
     def figures(self, at_seconds: float) -> Figures:
@@ -31,11 +42,12 @@ class Station:
         used, kv_max = load.kv_tokens_used, load.kv_tokens_max
         return Figures(
             requests_in_flight=load.running,
-            requests_best=self.concurrency,
+            requests_best=self.gate.best,
             tokens_in_flight=throughput.tokens_in_flight,
             kv_tokens_max=kv_max,
             kv_tokens_free=None if kv_max is None else max(0, kv_max - (used or 0)),
-            requests_waiting=load.waiting,
+            requests_waiting=load.waiting + len(self.gate.schedule),
+            tokens_waiting=sum(self.gate.schedule.tokens(lane) for lane in URGENT_FIRST),
             tokens_per_second=throughput.late(at_seconds),
             tokens_per_second_best=throughput.best,
         )

@@ -13,9 +13,6 @@ def topics(pool: str) -> tuple[str, ...]:
     return tuple(INFERENCE_REQUESTED.named(pool=pool, lane=lane) for lane in URGENT_FIRST)
 
 
-def fetched_max(concurrency: int) -> int:
-    """How many requests are taken from Kafka at a time: a quarter more than the engine has places.
-
-    A place is free while its answer is being published; the next request must be at hand then, or the batch thins out.
-    """
-    return concurrency + max(2, concurrency // 4)
+def handled_max(concurrency: int) -> int:
+    """How many requests are handled at a time: all that may be in engines, and some that no engine is asked for."""
+    return concurrency + 64

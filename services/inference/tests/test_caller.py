@@ -173,23 +173,6 @@ async def test_a_clamped_answer_says_so(engine: ScriptedEngine) -> None:
     assert completed.max_tokens_used == engine.calls[0].max_tokens == 10
 
 
-async def test_no_more_calls_run_at_a_time_than_there_are_places(engine: ScriptedEngine) -> None:
-    # given an engine that holds its calls
-    engine.held.clear()
-    caller = a_caller(a_station(engine, concurrency=2))
-    calls = [asyncio.create_task(call(caller, a_request(attempt))) for attempt in range(1, 6)]
-    await engine.two_inside.wait()
-
-    # when it lets them go
-    engine.held.set()
-    answers = await asyncio.gather(*calls)
-
-    # then there were never more than two, all were answered, and the bill is the time that passed
-    assert engine.inside_max == 2
-    assert len(engine.calls) == 5
-    assert all(completed.status == "succeeded" for completed, _ in answers)
-
-
 async def test_an_engine_that_went_away_is_waited_for(engine: ScriptedEngine) -> None:
     # given an engine that was there and is gone
     health = Health()

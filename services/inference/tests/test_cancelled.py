@@ -29,49 +29,24 @@ def assert_cancelled(completed: InferenceCompleted) -> None:
     assert completed.error.message == f"stopped, because {REASON}"
 
 
-async def test_a_running_call_is_aborted_and_its_place_goes_to_the_next() -> None:
-    # given an engine with one place, a call in it and another waiting for it
+async def test_a_running_call_is_aborted() -> None:
+    # given an engine that holds a call
     engine, cancellations = ScriptedEngine(), Cancellations()
     engine.held.clear()
-    caller = a_caller(a_station(engine, concurrency=1), cancellations=cancellations)
-    first = asyncio.create_task(call(caller, attempt=1))
-    second = asyncio.create_task(call(caller, attempt=2))
+    running = asyncio.create_task(call(a_caller(a_station(engine), cancellations=cancellations)))
     await engine.entered.wait()
 
-    # when the first is not needed any more
-    engine.entered.clear()
-    cancellations.tell(a_request(attempt=1).request_id, REASON)
-    completed, usage = await first
+    # when it is not needed any more
+    cancellations.tell(a_request().request_id, REASON)
+    completed, usage = await running
 
-    # then it is answered, with the engine's time and its prompt on the bill, and the other one is inside
+    # then it is answered, with the engine's time and its prompt on the bill
     assert_cancelled(completed)
     assert usage.status == "failed"
     assert (usage.tokens.input, usage.tokens.output) == (engine.prompt_tokens(a_request()), 0)
     assert usage.gpu_seconds is not None
     assert usage.cost == completed.cost
-    await engine.entered.wait()
-    engine.held.set()
-    assert (await second)[0].status == "succeeded"
-
-
-async def test_a_waiting_call_is_answered_without_reaching_the_engine() -> None:
-    engine, cancellations = ScriptedEngine(), Cancellations()
-    engine.held.clear()
-    caller = a_caller(a_station(engine, concurrency=1), cancellations=cancellations)
-    first = asyncio.create_task(call(caller, attempt=1))
-    second = asyncio.create_task(call(caller, attempt=2))
-    await engine.entered.wait()
-
-    cancellations.tell(a_request(attempt=2).request_id, REASON)
-    completed, usage = await second
-
-    assert_cancelled(completed)
-    assert usage.tokens == TokenUsage()
-    assert usage.cost.amount == 0
-    assert usage.gpu_seconds is None
-    engine.held.set()
-    await first
-    assert len(engine.calls) == 1
+    assert engine.inside == 0
 
 
 async def test_a_cancel_that_overtook_its_request_is_heeded() -> None:
