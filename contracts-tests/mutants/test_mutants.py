@@ -32,7 +32,6 @@ NOTHING_TO_REMOVE = {
     "state": "names",
     "blocks.__init__": "names",
     "blocks.agent_steps": "words; what may be called is guarded in blocks.agent",
-    "blocks.model": "words",
     "blocks.task": "words",
     "blocks.tool": "words",
 }

@@ -1,12 +1,13 @@
 """Owns the orchestrator's settings."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 import orjson
 from pydantic import BeforeValidator, Field
 
 from penstock.runtime.settings import Names, PostgresSettings, ServiceSettings
-from penstock.workflow.parts import Caps
+from penstock.workflow.parts import Caps, Money
 
 
 def _from_json(value: Any) -> Any:
@@ -17,6 +18,10 @@ def _from_json(value: Any) -> Any:
         return orjson.loads(value) if value.strip() else {}
     except orjson.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+
+
+def _burst_budgets() -> dict[str, Caps]:
+    return {"*": Caps(cost=Money(amount=Decimal(20)))}
 
 
 Budgets = Annotated[dict[str, Caps], BeforeValidator(_from_json)]
@@ -37,5 +42,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings):
     """How long a blob in a local folder is kept after it was last written: longer than any run that may use it."""
     orchestrator_tenant_budgets: Budgets = Field(default_factory=dict)
     """What a tenant may use each UTC day, as JSON: {"acme": {"cost": …, "tokens": …, "model_calls": …}, "*": {…}}."""
+    orchestrator_burst_budgets: Budgets = Field(default_factory=_burst_budgets)
+    """What calls may cost that burst, per tenant and UTC day, in the same form; {} is no limit."""
     orchestrator_tenants: Names = ()
     """The tenants that may run workflows; empty: any."""

@@ -1,10 +1,12 @@
 """Owns what tests are built from: valid messages and definitions, each with only what the test cares about named."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, overload
+from uuid import UUID
 
 from penstock.contracts.messages import (
+    CapacityReported,
     InferenceCompleted,
     InferenceRequested,
     NextMove,
@@ -101,6 +103,32 @@ def tokens(count_input: int = 10, count_output: int = 5, cost: str = "0.001", cu
         "usage": TokenUsage(input=count_input, output=count_output),
         "cost": PricedCost(amount=Decimal(cost), currency=currency, price_version="test"),
     }
+
+
+def a_report(engine: str = "engine-1", *, at_ms: int = BEGINNING_MS, **fields: Any) -> CapacityReported:
+    """What an engine of the pool `small` with the model `first` reports: up, idle, room for four, 100 tokens/s at best.
+
+    `state` is its health's; valid for 30 s.
+    """
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    own: dict[str, Any] = {
+        "engine": engine,
+        "engine_session": UUID(int=1),
+        "sequence": 1,
+        "pool": "small",
+        "models": ["first"],
+        "health": {"state": fields.pop("state", "up")},
+        "requests_in_flight": 0,
+        "requests_best": 4,
+        "tokens_in_flight": 0,
+        "requests_waiting": 0,
+        "tokens_waiting": 0,
+        "tokens_per_second": 0.0,
+        "tokens_per_second_best": 100.0,
+        "reported_at": at,
+        "expires_at": at + timedelta(seconds=30),
+    }
+    return CapacityReported.model_validate(own | fields)
 
 
 def _completed(request: Request, fields: dict[str, Any]) -> Completed:

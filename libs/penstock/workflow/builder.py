@@ -55,13 +55,14 @@ from penstock.workflow.parts import (
     UndoTool,
 )
 from penstock.workflow.shapes import closed
-from penstock.workflow.tiers import Breaker, Price, Route, Tier
+from penstock.workflow.tiers import Breaker, Burst, Price, Route, Tier
 
 __all__ = [
     "agent",
     "agent_context",
     "agent_loop",
     "breaker",
+    "burst",
     "caps",
     "case",
     "chain",
@@ -138,6 +139,7 @@ tier = Tier
 tier_route = Route
 price = Price
 breaker = Breaker
+burst = Burst
 
 WORDS: Final[dict[type[Part], str]] = {
     each: name for name, each in list(globals().items()) if name in __all__ and isinstance(each, type)

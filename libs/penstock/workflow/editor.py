@@ -77,6 +77,8 @@ _FIELDS: Final = {
     "routes": "Where calls go, in the order in which they are tried.",
     "pool": "The pool of engines.",
     "breaker": "When a route is left alone for a while.",
+    "burst": "When calls go on to the next route because engines are behind.",
+    "leave_share": "The share of the threshold below which calls stay again.",
     "budget": "What one run may spend.",
     "deadline_seconds": "When a run that is not over fails.",
     "model_calls": "Model calls at most.",

@@ -50,6 +50,23 @@ class Breaker(Part):
     probes: Annotated[int, Field(ge=1, le=100)] = 1
 
 
+class Burst(Part):
+    """When calls go on to a tier's next route because the engines of one, as they report it, are too far behind.
+
+    Only what gains by it goes: interactive calls first, standard ones later, batch calls only where their deadline
+    would be missed otherwise. Where engines report nothing, `in_flight_max` alone counts.
+    """
+
+    wait_seconds: Annotated[float, Field(gt=0, le=86_400)] = 2.0
+    """Interactive calls go on while they would wait longer than this for an engine."""
+    standard_wait_seconds: Annotated[float, Field(gt=0, le=86_400)] = 20.0
+    """The same for standard calls."""
+    leave_share: Rate = 0.5
+    """They stay again once the wait is below this share of the threshold."""
+    dwell_seconds: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    """Having changed over, they do not change back sooner."""
+
+
 Routes = Annotated[list[Route], Field(min_length=1, max_length=8)]
 
 
@@ -58,6 +75,8 @@ class Tier(Part):
 
     routes: Routes
     breaker: Breaker = Breaker()
+    burst: Burst | None = None
+    """Left out, no route is left for another because its engines are behind."""
 
 
 AnyTier = Annotated[
@@ -77,3 +96,8 @@ def routes_of(tier: Tier | Sequence[Route]) -> tuple[Route, ...]:
 def breaker_of(tier: Tier | Sequence[Route]) -> Breaker:
     """A tier's breaker, however it is written."""
     return tier.breaker if isinstance(tier, Tier) else _DEFAULT
+
+
+def burst_of(tier: Tier | Sequence[Route]) -> Burst | None:
+    """When calls of a tier burst, however it is written."""
+    return tier.burst if isinstance(tier, Tier) else None

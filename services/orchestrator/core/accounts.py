@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.contracts.messages import Budget, CapNeared, StepPhase
 from services.orchestrator.core.allowance import charge
+from services.orchestrator.core.bursting import charge_burst
 from services.orchestrator.core.frames import LeafFrame, below
 from services.orchestrator.core.limits import CAPS as CAPS  # whoever asks for accounts asks by cap
 from services.orchestrator.core.limits import Cap as Cap
@@ -128,3 +129,5 @@ def release(turn: "Turn", leaf: LeafFrame) -> None:
         account.reserved -= reserved
     if turn.facts.tenant is not None and leaf.step.kind == "model":
         charge(turn, turn.at_ms, NOTHING - reserved)
+    if leaf.step.kind == "model":
+        charge_burst(turn, leaf, turn.at_ms, NOTHING - reserved)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from services.orchestrator.core.turn import Turn
 
 DAY_MS: Final = 86_400_000
+Charges = tuple[tuple[int, Amounts], ...]
+"""(day, amounts), negative where given back."""
 SETTING: Final = "PENSTOCK_ORCHESTRATOR_TENANT_BUDGETS"
 
 
@@ -42,11 +44,21 @@ def charge(turn: "Turn", at_ms: int, amounts: Amounts) -> None:
         turn.decision.charges += ((day_of(at_ms), amounts),)
 
 
+def taken_of(cap: Cap, charges: Charges, day: int) -> Decimal:
+    """What decisions of this event have taken of a cap of a day."""
+    return sum((getattr(amounts, cap) for on, amounts in charges if on == day), start=Decimal(0))
+
+
+def left_over(allowance: Allowance, charges: Charges, day: int) -> dict[Cap, Decimal]:
+    """What is left of the caps that are nearly used up, after these charges."""
+    return {cap: left - taken_of(cap, charges, day) for cap, left in allowance.left.items()}
+
+
 def shortage(turn: "Turn", allowance: Allowance, needed: Amounts, price: Price | None, path: str) -> Failure | None:
     """Why a call does not fit what is left of the tenant's day."""
     today = day_of(turn.at_ms)
     for cap, left in allowance.left.items():
-        taken = sum((getattr(amounts, cap) for day, amounts in turn.decision.charges if day == today), start=Decimal(0))
+        taken = taken_of(cap, turn.decision.charges, today)
         need = getattr(needed, cap)
         unknown = cap == "cost" and price is None
         if taken + need > left or (unknown and taken >= left):

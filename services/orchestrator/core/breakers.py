@@ -1,4 +1,4 @@
-"""Owns what is known of routes: how their last calls went, which are left alone, how many calls are in flight there.
+"""Owns what is known of routes: how their last calls went, which are left alone, what is in flight; and their rooms.
 
 It has no clock: it is driven by the times of events, so that the same events lead to the same state. It is kept in
 memory by each instance of the orchestrator, from the outcomes that it sees; a restart begins with all routes closed.
@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from penstock.workflow.tiers import Breaker, Price, Route
+from penstock.contracts.messages import Lane
+from penstock.workflow.tiers import Breaker, Burst, Price, Route
+from services.orchestrator.core.rooms import FREE, URGENT_FIRST, Crowd, CrowdKey, CrowdState, Room, Rooms
 
 SECOND_MS = 1_000
 
@@ -28,23 +30,30 @@ class TierRoute:
     breaker: Breaker
     label: str
     key: str
+    burst: Burst | None = None
+    burst_key: str = ""
 
 
-def tier_route(route: Route, breaker: Breaker) -> TierRoute:
+def tier_route(route: Route, breaker: Breaker, burst: Burst | None = None) -> TierRoute:
     """The route with its names."""
     label = f"{route.pool}/{route.model}"
     key = label if breaker == Breaker() else f"{label} {breaker.model_dump_json(exclude_defaults=True)}"
-    return TierRoute(route.pool, route.model, route.price, route.in_flight_max, breaker, label, key)
+    burst_key = "" if burst is None else burst.model_dump_json(exclude_defaults=True)
+    return TierRoute(route.pool, route.model, route.price, route.in_flight_max, breaker, label, key, burst, burst_key)
 
 
 class RouteEvent(NamedTuple):
-    """Something happened to a call: it was asked for, went well, went wrong, or is not awaited any more."""
+    """Something happened to a call: it was asked for, went well, went wrong, or is not awaited any more.
+
+    Or to its route, for calls of that lane: it is crowded from now on, or eased.
+    """
 
     route: TierRoute
-    kind: Literal["asked", "answered", "failed", "abandoned"]
+    kind: Literal["asked", "answered", "failed", "abandoned", "crowded", "eased"]
     home: int
     at_ms: int
     dispatched_at_ms: int
+    lane: Lane = Lane.STANDARD
 
 
 class Look(NamedTuple):
@@ -55,13 +64,20 @@ class Look(NamedTuple):
     """Whether a call would be one of the few that try out whether it works again."""
     full: bool
     """Whether as many calls are in flight as the route takes."""
+    room: Room | None = None
+    """What its engines report; None: nothing that is valid."""
+
+    @property
+    def away(self) -> bool:
+        """Whether engines report, and none takes work."""
+        return self.room is not None and self.room.engines == 0
 
 
 class Transition(NamedTuple):
-    """A breaker changed its state."""
+    """A breaker changed its state, or a route became crowded, or is so no more."""
 
     label: str
-    state: Literal["opened", "closed"]
+    state: Literal["opened", "closed", "crowded", "eased"]
 
 
 @dataclass(slots=True)
@@ -79,12 +95,12 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """How one counted event is taken back: calls in flight, and the probes as they were before."""
+    """How one counted event is taken back: calls in flight, the probes and the crowd as they were before."""
 
-    label: str
-    home: int
+    event: RouteEvent
     change: int
     probes: tuple[_State, int, int, int] | None = None
+    crowd: tuple[CrowdKey, CrowdState | None] | None = None
 
 
 class Breakers:
@@ -92,8 +108,10 @@ class Breakers:
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
-        self._in_flight: Counter[tuple[str, int]] = Counter()
+        self._in_flight: Counter[tuple[str, int, Lane]] = Counter()
         self._by_label: Counter[str] = Counter()
+        self._by_lane: Counter[tuple[str, Lane]] = Counter()
+        self.rooms = Rooms()
         self.owned, self.homes = 1, 1
         """How many of all homes this instance owns: it may use as large a share of each route's in_flight_max."""
 
@@ -103,19 +121,34 @@ class Breakers:
         if route.in_flight_max is not None:
             in_flight = self._by_label[route.label] + asked
             full = in_flight * self.homes >= route.in_flight_max * self.owned and in_flight > 0
-        state = self._states.get(route.key)
+        state, room = self._states.get(route.key), self.rooms.find(route.label)
         if state is None or state.half_open_at_ms is None:
-            return Look(None, False, full)
+            return Look(None, False, full, room)
         if at_ms < state.half_open_at_ms:
-            return Look(state.half_open_at_ms, False, full)
+            return Look(state.half_open_at_ms, False, full, room)
         # Probes that never come back, as of a run that another instance took over, must not keep it half open.
         since_ms, sent = state.probes_since_ms, state.probes_sent
         open_ms = _milliseconds(route.breaker.open_seconds)
         if not sent or at_ms >= since_ms + open_ms:
             since_ms, sent = at_ms, 0
         if sent + max(0, asked) >= route.breaker.probes:
-            return Look(since_ms + open_ms, False, full)
-        return Look(None, True, full)
+            return Look(since_ms + open_ms, False, full, room)
+        return Look(None, True, full, room)
+
+    def crowd(self, route: TierRoute, lane: Lane, at_ms: int, asked: int = 0) -> Crowd:
+        """How the route looks to a call of a lane; the present event has sent `asked` more there already."""
+        room = self.rooms.find(route.label)
+        if room is None or route.burst is None:
+            return FREE
+        place = URGENT_FIRST.index(lane)
+        # Other instances are taken to have as much in flight for each home as this one.
+        ahead, behind = (
+            sum(self._by_lane[route.label, each] for each in lanes) * self.homes // self.owned
+            for lanes in (URGENT_FIRST[: place + 1], URGENT_FIRST[place + 1 :])
+        )
+        # What engines have beyond that, as after a restart of ours, may be as urgent.
+        ahead = max(ahead + max(0, asked), room.in_flight - behind)
+        return self.rooms.crowd(route.label, route.burst, route.burst_key, lane, ahead, at_ms)
 
     def in_flight(self, label: str) -> int:
         """Calls asked for on a route and not over yet."""
@@ -128,25 +161,32 @@ class Breakers:
         """
         undo: list[Undo] = []
         for event in events:
-            label, home = event.route.label, event.home
+            if event.kind == "crowded" or event.kind == "eased":
+                key = (event.route.label, event.route.burst_key, event.lane)
+                undo.append(
+                    Undo(event, 0, crowd=(key, self.rooms.remember(key, (event.kind == "crowded", event.at_ms))))
+                )
+                continue
+            label, home, lane = event.route.label, event.home, event.lane
             change = 1 if event.kind == "asked" else -1
             # An answer to a call from before this instance owned the home takes nothing away.
-            if self._in_flight[label, home] + change >= 0:
-                self._in_flight[label, home] += change
-                self._by_label[label] += change
-                undo.append(Undo(label, home, change))
+            if self._in_flight[label, home, lane] + change >= 0:
+                self._add(event, change)
+                undo.append(Undo(event, change))
             state = self._states.get(event.route.key)
             if event.kind == "asked" and state is not None and _is_probe(state, event.at_ms):
                 probes = (state, state.probes_since_ms, state.probes_sent, state.probes_passed)
-                undo.append(Undo(label, home, 0, probes))
+                undo.append(Undo(event, 0, probes))
                 _send_probe(state, event)
         return undo
 
     def uncount(self, undo: Sequence[Undo]) -> None:
         """What was counted was not written."""
         for each in reversed(undo):
-            self._in_flight[each.label, each.home] -= each.change
-            self._by_label[each.label] -= each.change
+            if each.change:
+                self._add(each.event, -each.change)
+            if each.crowd is not None:
+                self.rooms.remember(*each.crowd)
             if each.probes is not None:
                 state = each.probes[0]
                 _, state.probes_since_ms, state.probes_sent, state.probes_passed = each.probes
@@ -155,6 +195,8 @@ class Breakers:
         """Takes how calls went that were written."""
         transitions = []
         for event in events:
+            if event.kind == "crowded" or event.kind == "eased":
+                transitions.append(Transition(event.route.label, event.kind))
             if event.kind not in ("answered", "failed"):
                 continue
             state = self._states.get(event.route.key)
@@ -167,9 +209,17 @@ class Breakers:
 
     def forget_homes(self, homes: Collection[int]) -> None:
         """Somebody else owns these now, and their calls in flight."""
-        for label, home in list(self._in_flight):
+        for label, home, lane in list(self._in_flight):
             if home in homes:
-                self._by_label[label] -= self._in_flight.pop((label, home))
+                calls = self._in_flight.pop((label, home, lane))
+                self._by_label[label] -= calls
+                self._by_lane[label, lane] -= calls
+
+    def _add(self, event: RouteEvent, change: int) -> None:
+        label, lane = event.route.label, event.lane
+        self._in_flight[label, event.home, lane] += change
+        self._by_label[label] += change
+        self._by_lane[label, lane] += change
 
 
 def _is_probe(state: _State, at_ms: int) -> bool:

@@ -9,6 +9,7 @@ from penstock.contracts.messages import Budget, Failure, InferenceCompleted, Inf
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
 from services.orchestrator.core.allowance import Allowance, charge, shortage
+from services.orchestrator.core.bursting import bursts, charge_burst
 from services.orchestrator.core.frames import LeafFrame
 from services.orchestrator.core.state import NOTHING, NOTHING_SPENT, Amounts, Run, Step
 from services.orchestrator.core.turn import RunFailedError, Turn
@@ -54,7 +55,7 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
     Raises RunFailedError where that account is the run's own: no block makes do with that.
     """
     counted, tenant = list(accounts(turn, leaf)), turn.facts.tenant
-    if not counted and tenant is None:
+    if not counted and tenant is None and not bursts(leaf.step):
         return None
     step, price = leaf.step, leaf.node.routes[leaf.step.route].price
     needed = worst_case(request, price)
@@ -66,6 +67,7 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
             raise RunFailedError(failure)
     if tenant is not None:
         _charge_tenant(turn, tenant, needed, price, step.path)
+    charge_burst(turn, leaf, turn.at_ms, needed)
     step.reserved = needed
     for account in counted:
         account.reserved += needed
@@ -95,6 +97,7 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, used)
+    charge_burst(turn, leaf, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
     tenant = turn.facts.tenant
     if tenant is not None:
         charge(turn, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))

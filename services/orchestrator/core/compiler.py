@@ -8,7 +8,7 @@ from penstock.workflow.definition import Block, Definition
 from penstock.workflow.expressions import Compiled, ExpressionError, compile_expression, compile_text, compile_value
 from penstock.workflow.parts import Caps, Leaf
 from penstock.workflow.schemas import Schema, SchemaError, compile_schema
-from penstock.workflow.tiers import breaker_of, routes_of
+from penstock.workflow.tiers import breaker_of, burst_of, routes_of
 from services.orchestrator.core.breakers import TierRoute, tier_route
 from services.orchestrator.core.frames import Answer, Frame
 from services.orchestrator.core.leaf import LeafNode
@@ -59,8 +59,8 @@ class Compiler:
         """A tier's routes, in order."""
         if tier not in self._tiers:
             raise DefinitionError(f"{block_id}.model: there is no tier `{tier}`")
-        breaker = breaker_of(self._tiers[tier])
-        return tuple(tier_route(route, breaker) for route in routes_of(self._tiers[tier]))
+        breaker, burst = breaker_of(self._tiers[tier]), burst_of(self._tiers[tier])
+        return tuple(tier_route(route, breaker, burst) for route in routes_of(self._tiers[tier]))
 
     def value(self, value: Any, where: str) -> Compiled:
         """JSON with templates in its strings."""

@@ -18,6 +18,8 @@ class Facts:
     """None: the tenant has no budget."""
     contents: Contents | None = None
     """None: no value is a reference to a blob."""
+    burst: Allowance | None = None
+    """What the tenant may spend on calls that burst. None: whatever it takes."""
 
 
 NO_FACTS: Final = Facts()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from penstock.contracts.messages import Budget
 from penstock.workflow.definition import Definition
 from penstock.workflow.schemas import Schema
+from penstock.workflow.tiers import burst_of
 from services.orchestrator.core.blocks import BLOCKS
 from services.orchestrator.core.compiler import Compiler, Node, as_budget
 from services.orchestrator.core.undo import UndoNode
@@ -25,6 +26,8 @@ class Program:
     undos: Mapping[str, UndoNode]
     """By the ids of the steps that they undo."""
     undo_ms: int
+    bursts: bool = False
+    """Whether a tier lets calls burst."""
 
 
 def compile_definition(definition: Definition, version: str) -> Program:
@@ -40,4 +43,5 @@ def compile_definition(definition: Definition, version: str) -> Program:
         budget=None if definition.budget is None else as_budget(definition.budget),
         undos=compiler.undos,
         undo_ms=max(1, round(definition.undo_seconds * 1000)),
+        bursts=any(burst_of(tier) is not None for tier in definition.tiers.values()),
     )

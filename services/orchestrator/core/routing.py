@@ -1,18 +1,23 @@
-"""Owns the choice of a route: by breaker, calls in flight and order. Choice and reason stand in the step's row."""
+"""Owns the choice of a route: by breaker, room, price and order. Choice and reason stand in the step's row."""
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from penstock.contracts.messages import NextMove, WorkError
 from services.orchestrator.core.breakers import RouteEvent, TierRoute
+from services.orchestrator.core.bursting import behind, bursts
 from services.orchestrator.core.frames import LeafFrame
 
 if TYPE_CHECKING:
     from services.orchestrator.core.turn import Turn
 
-Reason = Literal["fallback", "breaker_open", "in_flight_max", "probe", "all_full", "all_open"]
-"""Why a call does not simply go to the tier's first route: that failed it before, is left alone, or is full; the call
-tries out a route that was left alone; all routes are full, this is the cheapest; all are left alone, it waits."""
+Reason = str
+"""Why a call does not simply go to the tier's first route: `fallback` (that failed it before), `breaker_open` (it is
+left alone), `engine_away` (its engines say that they take no work), `in_flight_max` (it is full), `probe` (the call
+tries out a route that was left alone), `all_full` (all routes are full or behind, this is the first or cheapest),
+`all_open` (all are left alone, it waits); or in words, behind `burst:` (its engines are behind, by how much) and
+`burst_budget:` (they are, but bursts may cost no more today)."""
 
 NOT_THE_ROUTES_FAULT: Final = frozenset({"context_overflow", "content_filtered"})
 """Codes of failures that say something about the request, and nothing about who refused it."""
@@ -21,13 +26,17 @@ NOT_THE_ROUTES_FAULT: Final = frozenset({"context_overflow", "content_filtered"}
 class Calls:
     """What one event has done on routes so far."""
 
-    __slots__ = ("answered", "asked")
+    __slots__ = ("answered", "asked", "crowds", "stayed")
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         """Calls by label, less those that ended."""
         self.answered: set[str] = set()
         """The routes, by key, that have just shown that they work: a run whose call was the probe need not wait."""
+        self.crowds: set[tuple[str, str]] = set()
+        """The routes, by label and thresholds, whose crowds were told of."""
+        self.stayed: dict[str, int] = {}
+        """By step path, the route that a call left because its engines are behind."""
 
 
 class Choice(NamedTuple):
@@ -44,30 +53,73 @@ class Wait(NamedTuple):
     until_ms: int
 
 
+@dataclass(slots=True)
+class _Passed:
+    """Routes that were not taken, and why the first of them was not."""
+
+    reason: Reason | None = None
+    full: list[int] = field(default_factory=list)
+    crowded: list[int] = field(default_factory=list)
+    away: list[int] = field(default_factory=list)
+    free_at_ms: list[int] = field(default_factory=list)
+
+
 def choose(routes: tuple[TierRoute, ...], leaf: LeafFrame, turn: "Turn") -> Choice | Wait:
-    """The route for the next attempt: the first from the step's present one on that is neither open nor full."""
+    """The route for the next attempt: the first from the step's present one on that is neither open, away, full nor
+    behind."""
     known, first, step = turn.facts.routes, leaf.step.route, leaf.step
     if known is None:
         return Choice(first, "fallback" if first else None)
     calls = turn.calls or Calls()
-    passed: Reason | None = None
-    full: list[int] = []
-    free_at_ms: list[int] = []
+    passed = _Passed()
     for index in (*range(first, len(routes)), *range(first)):
         route = routes[index]
         look = known.look(route, turn.at_ms, calls.asked[route.label])
+        repaired = step.repairs > 0 and index == first
         if look.free_at_ms is not None and route.key not in calls.answered:
-            free_at_ms.append(look.free_at_ms)
-            passed = passed or "breaker_open"
-        elif look.full and not (step.repairs and index == first):
-            full.append(index)
-            passed = passed or "in_flight_max"
+            passed.free_at_ms.append(look.free_at_ms)
+            passed.reason = passed.reason or "breaker_open"
+        elif look.away:
+            passed.away.append(index)
+            passed.reason = passed.reason or "engine_away"
+        elif look.full and not repaired:
+            passed.full.append(index)
+            passed.reason = passed.reason or "in_flight_max"
+        elif not repaired and (told := _behind(turn, leaf, route)) is not None:
+            passed.crowded.append(index)
+            passed.reason = passed.reason or told
         else:
-            fallen: Reason | None = "fallback" if first else None
-            return Choice(index, "probe" if look.probe else passed or fallen, index < first)
-    if full:
-        return Choice(min(full, key=lambda index: (_price(routes[index]), index)), "all_full")
-    return Wait(min(free_at_ms))
+            if passed.crowded:
+                _calls(turn).stayed[step.path] = passed.crowded[0]
+            # What was sent on once is paid for as a burst, however often it is tried there.
+            fallen = step.route_reason if bursts(step) else "fallback"
+            reason = passed.reason or (fallen if first else None)
+            return Choice(index, "probe" if look.probe else reason, index < first)
+    return _least_bad(routes, passed, first)
+
+
+def _least_bad(routes: tuple[TierRoute, ...], passed: _Passed, first: int) -> Choice | Wait:
+    """Where to go, or how long to wait, when no route is simply free."""
+    if passed.crowded:
+        return Choice(passed.crowded[0], "all_full", passed.crowded[0] < first)
+    if passed.full:
+        return Choice(min(passed.full, key=lambda index: (_price(routes[index]), index)), "all_full")
+    if passed.away:
+        return Choice(passed.away[0], "engine_away", passed.away[0] < first)
+    return Wait(min(passed.free_at_ms))
+
+
+def _behind(turn: "Turn", leaf: LeafFrame, route: TierRoute) -> Reason | None:
+    """Why a call should go on, where the route's engines are behind; tells what was found of them."""
+    if route.burst is None:
+        return None
+    calls = _calls(turn)
+    told, news = behind(turn, leaf, route, calls.asked[route.label])
+    key = (route.label, route.burst_key)
+    if news is not None and key not in calls.crowds:
+        calls.crowds.add(key)
+        _tell(turn, news)
+    return told
 
 
 def _price(route: TierRoute) -> float:
@@ -80,7 +132,7 @@ def asked(turn: "Turn", leaf: LeafFrame, routes: tuple[TierRoute, ...]) -> None:
     if turn.facts.routes is not None:
         route = routes[leaf.step.route]
         _calls(turn).asked[route.label] += 1
-        _tell(turn, RouteEvent(route, "asked", turn.run.home, turn.at_ms, turn.at_ms))
+        _tell(turn, RouteEvent(route, "asked", turn.run.home, turn.at_ms, turn.at_ms, turn.run.priority))
 
 
 def ended(turn: "Turn", leaf: LeafFrame, kind: Literal["answered", "failed", "abandoned"]) -> None:
@@ -93,7 +145,8 @@ def ended(turn: "Turn", leaf: LeafFrame, kind: Literal["answered", "failed", "ab
         calls.asked[route.label] -= 1
         if kind == "answered":
             calls.answered.add(route.key)
-        _tell(turn, RouteEvent(route, kind, turn.run.home, turn.at_ms, step.dispatched_at_ms or 0))
+        began_ms = step.dispatched_at_ms or 0
+        _tell(turn, RouteEvent(route, kind, turn.run.home, turn.at_ms, began_ms, turn.run.priority))
 
 
 def _calls(turn: "Turn") -> Calls:

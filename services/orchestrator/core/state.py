@@ -198,6 +198,8 @@ class Decision:
     caps_neared: tuple[CapNeared, ...] = ()
     charges: tuple[tuple[int, Amounts], ...] = ()
     """(day, amounts) taken of the tenant's budget, where the facts knew of one."""
+    burst_charges: tuple[tuple[int, Amounts], ...] = ()
+    """The same, taken of what the tenant may spend on bursts."""
     route_events: "tuple[RouteEvent, ...]" = ()
     """What happened to calls on routes, in order; where the facts knew of routes."""
     start: RunStart | None = None

@@ -22,9 +22,11 @@ from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core import decide as core
 from services.orchestrator.core import starting
 from services.orchestrator.core.breakers import Breakers, RouteEvent, Undo
+from services.orchestrator.core.bursting import OWNER
 from services.orchestrator.core.children import ChildAbandoned, ChildCompleted, ChildRequested
 from services.orchestrator.core.contents import Contents
 from services.orchestrator.core.facts import Facts
+from services.orchestrator.core.program import Program
 from services.orchestrator.core.state import Decision, Request, Run, Step
 from services.orchestrator.shell import records
 from services.orchestrator.shell.alarms import Alarms
@@ -216,7 +218,7 @@ class Deciding:
             program=None if resolved is None else resolved.program,
             at_ms=self._at_ms,
             traceparent=given.envelope.traceparent,
-            facts=self._facts_for(given.tenant, given.record.partition),
+            facts=self._facts_for(given.tenant, given.record.partition, None if resolved is None else resolved.program),
         )
         self._runs.put(decision.run)
         self._absorb(decision, given.envelope.id, new=True)
@@ -291,13 +293,15 @@ class Deciding:
         program = self._definitions.program(run.workflow, run.version)
         if program is not None:
             self._begun.append(run.key)
-            self._absorb(core.decide(run, program, event, self._facts_for(run.tenant, run.home)), cause)
+            self._absorb(core.decide(run, program, event, self._facts_for(run.tenant, run.home, program)), cause)
         elif run.status == "running" or isinstance(event, core.Redriven):
             raise LookupError(f"there is no definition {run.workflow}@{run.version}")
 
-    def _facts_for(self, tenant: str, home: int) -> Facts:
-        allowance = self._budgets.allowance(tenant, home, self._at_ms)
-        return self._facts if allowance is None else replace(self._facts, tenant=allowance)
+    def _facts_for(self, tenant: str, home: int, program: Program | None) -> Facts:
+        allowance, burst = self._budgets.allowance(tenant, home, self._at_ms), None
+        if program is not None and program.bursts:
+            burst = self._budgets.allowance(OWNER + tenant, home, self._at_ms)
+        return self._facts if allowance is burst is None else replace(self._facts, tenant=allowance, burst=burst)
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run
@@ -308,8 +312,9 @@ class Deciding:
         if decision.route_events:
             self.route_news.events += decision.route_events
             self.route_news.undo += self._routes.count(decision.route_events)
-        if decision.charges:
+        if decision.charges or decision.burst_charges:
             charges = [Charge(run.tenant, day, run.home, amounts) for day, amounts in decision.charges]
+            charges += [Charge(OWNER + run.tenant, day, run.home, taken) for day, taken in decision.burst_charges]
             self._budgets.use(charges)
             self.charges += charges
         if decision.empty and not new:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from penstock.contracts.envelope import Outgoing
-from penstock.contracts.messages import Budget
+from penstock.contracts.messages import Budget, CapacityReported
 from penstock.contracts.topics import PartitionGroup, Service, consumed_by
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Fenced, Unavailable
@@ -100,6 +100,10 @@ class Owner:
         instruments.alarms.set_function(lambda: len(self._alarms))
         instruments.runs_cached.set_function(lambda: len(self._runs))
 
+    def hear(self, report: CapacityReported) -> None:
+        """What an engine reports of its room: the next decisions go by it."""
+        self._show_engines(self._routes.rooms.take(report, self._clock()))
+
     @property
     def homes(self) -> frozenset[int]:
         """The homes owned now."""
@@ -149,6 +153,7 @@ class Owner:
         """Decide on a batch. Raises Fenced and Unavailable, after which nothing of it was done."""
         await self._unacknowledged.room()
         at_ms = self._clock()
+        self._show_engines(self._routes.rooms.expire(at_ms))
         inputs = await self._large.smaller([read(record) for record in records if self._is_new(record)])
         due = self._alarms.due(at_ms, self._limits.alarms_per_batch_max)
         if inputs or due:
@@ -303,10 +308,19 @@ class Owner:
         if not events:
             return
         for label, state in self._routes.learn(events):
-            log.warning(OrchestratorEvent.BREAKER_CHANGED, route=label, state=state)
-            self._instruments.breakers_changed.labels(label, state).inc()
+            if state == "crowded" or state == "eased":
+                log.warning(OrchestratorEvent.CROWD_CHANGED, route=label, state=state)
+                self._instruments.crowds_changed.labels(label, state).inc()
+            else:
+                log.warning(OrchestratorEvent.BREAKER_CHANGED, route=label, state=state)
+                self._instruments.breakers_changed.labels(label, state).inc()
         for label in {event.route.label for event in events}:
             self._instruments.calls_in_flight.labels(label).set(self._routes.in_flight(label))
+
+    def _show_engines(self, labels: Collection[str]) -> None:
+        for label in labels:
+            room = self._routes.rooms.find(label)
+            self._instruments.route_engines.labels(label).set(0 if room is None else room.engines)
 
     def _compare(self, deciding: Deciding) -> None:
         """How many calls runs made, against what runs of their workflow make as a rule."""

@@ -16,6 +16,7 @@ from penstock.runtime.postgres import connect_pool, migrate
 from penstock.runtime.service import Context
 from services.orchestrator.core.compiler import as_budget
 from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.shell.capacity import CapacityInbox
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.definitions_inbox import DefinitionsInbox
 from services.orchestrator.shell.owner import GROUP_ID, HOME_TOPICS, Limits, Owner
@@ -23,6 +24,7 @@ from services.orchestrator.shell.postgres_store import PostgresStore
 from services.orchestrator.shell.retention import remove_finished_runs, remove_old_blobs
 from services.orchestrator.shell.store import Store
 from services.orchestrator.shell.telemetry import OrchestratorInstruments
+from services.orchestrator.shell.tenants import with_bursts
 
 HOUR_MS = 3_600_000
 SESSION = {
@@ -37,6 +39,7 @@ The plan is made once, when the tables may be empty: left to itself it would rea
 somebody analyses them. Everything here is found by its key.
 """
 DEFINITIONS_TOPIC, ALIASES_TOPIC = topics.WORKFLOW_PUBLISHED.name, topics.WORKFLOW_ALIASED.name
+CAPACITY_TOPIC = topics.CAPACITY_REPORTED.name
 
 
 async def orchestrate(context: Context[OrchestratorSettings]) -> None:
@@ -84,6 +87,9 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
             group.create_task(
                 reader.run(stop, caught_up=lambda: health.set_ready("definitions", True)), name="definitions"
             )
+            rooms = BroadcastReader(broker, CAPACITY_TOPIC, CapacityInbox(owner.hear).take)
+            # Nobody waits for it: without a report routes are chosen as if engines said nothing.
+            group.create_task(rooms.run(stop, caught_up=lambda: None), name="capacity")
             group.create_task(aliases.run(stop, caught_up=lambda: health.set_ready("aliases", True)), name="aliases")
             group.create_task(
                 remove_finished_runs(store, now_ms, int(settings.orchestrator_retention_hours * HOUR_MS), stop),
@@ -116,7 +122,10 @@ def _owner(
         now_ms,
         limits,
         tenants=frozenset(settings.orchestrator_tenants),
-        budgets={tenant: as_budget(caps) for tenant, caps in settings.orchestrator_tenant_budgets.items()},
+        budgets=with_bursts(
+            {tenant: as_budget(caps) for tenant, caps in settings.orchestrator_tenant_budgets.items()},
+            {tenant: as_budget(caps) for tenant, caps in settings.orchestrator_burst_budgets.items()},
+        ),
         blobs=blobs,
         instruments=OrchestratorInstruments(context.metrics),
     )

@@ -29,6 +29,10 @@ class OrchestratorEvent(StrEnum):
     SURPLUS_KEPT = "tenant.surplus_kept"
     BREAKER_CHANGED = "breaker.changed"
     """A route is left alone from now on, or used again."""
+    CROWD_CHANGED = "crowd.changed"
+    """A route's engines are too far behind from now on, or no more: its tier's calls burst, or stay."""
+    CAPACITY_REFUSED = "capacity.refused"
+    """A report of an engine's room that cannot be read."""
 
 
 class OrchestratorMetric(StrEnum):
@@ -52,6 +56,10 @@ class OrchestratorMetric(StrEnum):
     """How often a tenant's cap for the day was found to have no more to give (tenant, cap)."""
     BREAKERS_CHANGED = "penstock_breaker_changes_total"
     """Breakers that opened or closed (route, state)."""
+    CROWDS_CHANGED = "penstock_route_crowd_changes_total"
+    """Routes whose engines fell too far behind, or caught up (route, state)."""
+    ROUTE_ENGINES = "penstock_route_engines"
+    """Engines that take work, as they report it (route)."""
 
 
 class OrchestratorInstruments:
@@ -88,5 +96,14 @@ class OrchestratorInstruments:
             "Breakers that opened or closed",
             ["route", "state"],
             registry=registry,
+        )
+        self.crowds_changed = Counter(
+            OrchestratorMetric.CROWDS_CHANGED.removesuffix("_total"),
+            "Routes whose engines fell behind or caught up",
+            ["route", "state"],
+            registry=registry,
+        )
+        self.route_engines = Gauge(
+            OrchestratorMetric.ROUTE_ENGINES, "Engines that take work", ["route"], registry=registry
         )
         self.runs_cached = Gauge(OrchestratorMetric.RUNS_CACHED, "Runs in memory", registry=registry)

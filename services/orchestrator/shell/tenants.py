@@ -13,6 +13,7 @@ from typing import Final
 
 from penstock.contracts.messages import Budget
 from services.orchestrator.core.allowance import Allowance, day_of
+from services.orchestrator.core.bursting import OWNER
 from services.orchestrator.core.limits import CAPS, Cap, limit_of
 from services.orchestrator.core.state import NOTHING, Amounts
 from services.orchestrator.shell.store import Charge, Slice, SliceClaim
@@ -45,7 +46,10 @@ class TenantBudgets:
 
     def caps(self, tenant: str) -> Budget | None:
         """A tenant's daily budget; None where it has none."""
-        return self._budgets.get(tenant) or self._budgets.get(ANY_TENANT)
+        own = self._budgets.get(tenant)
+        if own is not None:
+            return own
+        return self._budgets.get(f"{OWNER}{ANY_TENANT}" if tenant.startswith(OWNER) else ANY_TENANT)
 
     def allowance(self, tenant: str, home: int, at_ms: int) -> Allowance | None:
         """What a decision has to know of the tenant's day."""
@@ -134,6 +138,11 @@ class TenantBudgets:
         if any(key[1] < first for key in self._held):
             self._held = {key: held for key, held in self._held.items() if key[1] >= first}
             self._used_up = {place: until for place, until in self._used_up.items() if place[0][1] >= first}
+
+
+def with_bursts(tenants: Mapping[str, Budget], bursts: Mapping[str, Budget]) -> dict[str, Budget]:
+    """Tenants' budgets, and beside them what they may spend on bursts, as days of their own."""
+    return {**tenants, **{f"{OWNER}{tenant}": budget for tenant, budget in bursts.items()}}
 
 
 def added_up(charges: Iterable[Charge]) -> list[Charge]:

@@ -1,4 +1,4 @@
-"""Owns the checks of what may be spent: budgets and prices that fit each other, and breakers that can open."""
+"""Owns the checks of what may be spent: prices that fit budgets, breakers that can open, bursts with a way to go."""
 
 from decimal import Decimal
 
@@ -7,14 +7,14 @@ from penstock.workflow.definition import Definition
 from penstock.workflow.faults import Path
 from penstock.workflow.loops import AgentLoop, Planner
 from penstock.workflow.parts import Caps, ModelStep
-from penstock.workflow.tiers import Price, breaker_of, routes_of
+from penstock.workflow.tiers import Price, breaker_of, burst_of, routes_of
 
 Asking = ModelStep | AgentLoop | Planner
 """What asks a model for an answer."""
 
 
 def check_limits(checker: Checker, definition: Definition) -> None:
-    """Prices and budget in one currency; no breaker that waits for more calls than it looks at."""
+    """Prices and budget in one currency; breakers that can open; somewhere to burst to, and in order."""
     currency = _check_prices(checker, definition)
     budget = definition.budget
     if budget is not None and budget.cost is not None and currency not in (None, budget.cost.currency):
@@ -27,6 +27,13 @@ def check_limits(checker: Checker, definition: Definition) -> None:
                 f"calls_min is {breaker.calls_min}, but the window holds {breaker.window_calls} calls: it never opens"
             )
             checker.add(("tiers", name, "breaker", "calls_min"), text, "lower it, or raise window_calls")
+        burst = burst_of(tier)
+        if burst is not None and len(routes_of(tier)) == 1:
+            checker.add(("tiers", name, "burst"), "the tier has one route: nothing can burst", "add a second route")
+        if burst is not None and burst.standard_wait_seconds < burst.wait_seconds:
+            text = f"standard calls would burst after {burst.standard_wait_seconds:g} s, interactive ones later"
+            at = ("tiers", name, "burst", "standard_wait_seconds")
+            checker.add(at, text, f"interactive calls burst first: at least {burst.wait_seconds:g}")
 
 
 def _check_prices(checker: Checker, definition: Definition) -> str | None:

@@ -5,9 +5,13 @@ from typing import Any
 from penstock.contracts.messages import ChatMessage, InferenceRequested
 from penstock.workflow.expressions import Compiled, Scope
 from penstock.workflow.parts import ModelStep
+from services.orchestrator.core.budget import worst_case
+from services.orchestrator.core.bursting import affordable, bursts, stay
 from services.orchestrator.core.compiler import Compiler, Node
+from services.orchestrator.core.frames import LeafFrame
 from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
 from services.orchestrator.core.state import Step
+from services.orchestrator.core.turn import Turn
 from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 
 
@@ -29,6 +33,15 @@ class ModelNode(LeafNode):
             (compiler.text(each.user, f"{block.id}.examples"), compiler.text(each.assistant, f"{block.id}.examples"))
             for each in block.examples
         ]
+
+    def ask(self, turn: Turn, leaf: LeafFrame, attribution: dict[str, Any]) -> InferenceRequested:
+        """See LeafNode; a call that bursts and costs more than is left for that stays on its own route."""
+        scope, step = leaf.parent.find, leaf.step
+        request = self.request(attribution, scope, step)
+        if not bursts(step) or affordable(turn, leaf, worst_case(request, self.routes[step.route].price)):
+            return request
+        stay(turn, leaf)
+        return self.request(attribution, scope, step)
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
         """The conversation and, where the answer before was invalid, what was wrong with it."""
