@@ -24,6 +24,7 @@ from faststream.specification.asyncapi import AsyncAPI
 
 from penstock.contracts.topics import Service, consumed_by
 from penstock.runtime.errors import NotAcknowledged, Unavailable
+from penstock.runtime.kafka.pacing import pace
 from penstock.runtime.kafka.records import Received, TopicPartition, dead_letter
 from penstock.runtime.postgres import AWAY
 from penstock.runtime.telemetry import logger
@@ -89,6 +90,7 @@ class Subscribers:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, WAIT_SECONDS_MAX)
             else:
+                pace(self._subscriber.consumer._client)
                 self._committer = asyncio.create_task(self._commit_for_ever())
                 return
 

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from penstock.runtime.errors import Unavailable
 from penstock.runtime.kafka import lenient
+from penstock.runtime.kafka.pacing import pace
 from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import LogEvent, logger
 
@@ -150,6 +151,10 @@ class KafkaBroker:
 
 
 class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+    async def start(self) -> None:
+        pace(self.client)
+        await super().start()
+
     async def close(self, flush_seconds: float) -> None:
         """stop() alone waits for ever where the broker is away, because idempotent batches never expire."""
         with contextlib.suppress(TimeoutError):
@@ -165,6 +170,10 @@ class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no type
 
 
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no types
+    async def start(self) -> None:
+        pace(self._client)
+        await super().start()
+
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         ends: Mapping[TopicPartition, int] = await super().end_offsets(list(partitions))
         return ends
