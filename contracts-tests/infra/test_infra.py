@@ -15,6 +15,7 @@ import yaml
 from penstock.contracts.topics import TOPICS, Deployment
 from penstock.runtime.settings import ServiceSettings, load
 from penstock.runtime.telemetry import Metric
+from services.inference.telemetry import InferenceMetric
 from services.local.kafka import MESSAGE_BYTES_MAX
 from services.local.kafka_cache import locked_jars
 from services.local.postgres import DATABASES
@@ -33,7 +34,7 @@ SETTINGS = {
 }
 # What every process exports by itself, and what Prometheus adds.
 KNOWN_ELSEWHERE = {"process_cpu_seconds_total", "process_resident_memory_bytes", "up"}
-FUNCTIONS = {"sum", "by", "rate", "increase", "topk", "histogram_quantile", "vector", "or", "and", "offset"}
+FUNCTIONS = {"sum", "by", "rate", "increase", "topk", "histogram_quantile", "max", "vector", "or", "and", "offset"}
 
 
 def example_environment() -> dict[str, str]:
@@ -115,7 +116,7 @@ def test_versions_and_limits_are_those_of_the_local_stack() -> None:
 
 
 def test_dashboards_and_alerts_name_metrics_that_exist() -> None:
-    exported = set(Metric) | set(OrchestratorMetric) | KNOWN_ELSEWHERE
+    exported = set(Metric) | set(OrchestratorMetric) | set(InferenceMetric) | KNOWN_ELSEWHERE
     for expression in expressions():
         without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on) \([^)]*\)", " ", expression)
         for name in re.findall(r"[a-z_]{2,}", without_labels):

@@ -18,6 +18,7 @@ from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
 from services.inference.station import Station, Stations
+from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader
 from services.inference.waiting import EngineQueue
 from services.inference.watch import EngineWatch, first_up
@@ -29,7 +30,8 @@ async def main(context: Context[InferenceSettings]) -> None:
     stations = Stations([_station(settings, context.health)])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
     cancellations = Cancellations()
-    caller = ModelCaller(stations, answers, settings.limits(), now_ms, cancellations)
+    instruments = InferenceInstruments(context.metrics, settings.inference_pool, stations)
+    caller = ModelCaller(stations, answers, settings.limits(), now_ms, cancellations, instruments=instruments)
     watching = [asyncio.create_task(station.watch.run()) for station in stations]
     try:
         async with publishing(context) as publisher:

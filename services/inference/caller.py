@@ -19,6 +19,7 @@ from services.inference.engines.protocol import AbortedError, EngineFailedError,
 from services.inference.events import Event
 from services.inference.images import Images
 from services.inference.station import Station, Stations
+from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader, Ticket
 
 _log = logger("caller")
@@ -43,12 +44,14 @@ class ModelCaller:
         now_ms: Callable[[], int],
         cancellations: Cancellations,
         images: Images | None = None,
+        instruments: InferenceInstruments | None = None,
     ) -> None:
         self._reader: Final = Reader(stations, limits.pool, limits.home_partitions)
         self._answers: Final = CallAnswers(answers, limits.pool)
         self._now_ms: Final = now_ms
         self._images: Final = Images() if images is None else images
         self._cancellations: Final = cancellations
+        self._instruments: Final = instruments
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read or answered."""
@@ -66,6 +69,8 @@ class ModelCaller:
                     await self._call(ticket, station, result)
             except WorkStoppedError as stopped:
                 result.error = cancelled(stopped)
+        if self._instruments is not None and result.charge is not None:
+            self._instruments.called(ticket, result)
         return self._answers.records(work, station, result)
 
     async def _call(self, ticket: Ticket, station: Station, result: Result) -> None:
