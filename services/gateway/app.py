@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from services.gateway.api import aliases, blobs, events, problems, reports, runs, workflows
+from services.gateway.api import aliases, blobs, costs, events, problems, reports, runs, workflows
 from services.gateway.api.strict import Door
 from services.gateway.console import page
 from services.gateway.gateway import Gateway
@@ -27,6 +27,7 @@ def build(gateway: Gateway) -> FastAPI:
         events.router,
         workflows.router,
         aliases.router,
+        costs.router,
         reports.router,
         page.router,
     ):

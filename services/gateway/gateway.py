@@ -10,6 +10,7 @@ from services.gateway.acceptance import Acceptance
 from services.gateway.definitions import Definitions
 from services.gateway.lag import LagProbe
 from services.gateway.live import Live
+from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.reader import Reader
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry import Instruments
@@ -21,6 +22,7 @@ class Gateway:
 
     settings: GatewaySettings
     reader: Reader
+    ledger: Ledger
     acceptance: Acceptance
     blobs: Blobs
     definitions: Definitions

@@ -17,8 +17,11 @@ from services.gateway.definitions import Definitions
 from services.gateway.gateway import Gateway
 from services.gateway.lag import LagProbe, ask
 from services.gateway.live import Live
+from services.gateway.read_models.audit import audit_for_ever
+from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.expiry import expire_for_ever
 from services.gateway.read_models.reader import Reader
+from services.gateway.read_models.settling import settle_for_ever
 from services.gateway.read_models.subscribers import Subscribers
 from services.gateway.server import bind, serve
 from services.gateway.settings import GatewaySettings
@@ -53,12 +56,13 @@ async def main(context: Context[GatewaySettings]) -> None:
     await at_the_door.start()
     await dead_letters.start()
     instruments = Instruments(context.metrics)
-    live, reader = Live(), Reader(pool)
+    live, reader, ledger = Live(), Reader(pool), Ledger(pool)
     subscribers = Subscribers(settings, pool, dead_letters.send, live.written, instruments)
     app = build(
         Gateway(
             settings=settings,
             reader=reader,
+            ledger=ledger,
             acceptance=Acceptance(pool, at_the_door, now_ms, settings.instance),
             blobs=Blobs(settings.blob_url),
             definitions=Definitions(reader),
@@ -73,6 +77,8 @@ async def main(context: Context[GatewaySettings]) -> None:
     context.log.info(LogEvent.LISTENING, url=f"http://{host}:{port}")
     _calm_the_collector()
     expiring = asyncio.create_task(expire_for_ever(pool, settings, context.stop))
+    settling = asyncio.create_task(settle_for_ever(pool, context.stop))
+    auditing = asyncio.create_task(audit_for_ever(ledger, instruments, context.stop))
     await subscribers.start(context.stop)
     context.health.set_ready("kafka", True)
     try:
@@ -83,4 +89,5 @@ async def main(context: Context[GatewaySettings]) -> None:
         await at_the_door.stop()
         await dead_letters.stop()
         await expiring
+        await asyncio.gather(settling, auditing)
         await pool.close()

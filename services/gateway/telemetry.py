@@ -15,6 +15,8 @@ class LogEvent(StrEnum):
     COMMIT_SKIPPED = "gateway.commit_skipped"
     BROKER_AWAITED = "gateway.broker_awaited"
     ROWS_EXPIRED = "gateway.rows_expired"
+    AUDIT_FAILED = "gateway.audit_failed"
+    SETTLING_FAILED = "gateway.settling_failed"
     EXPIRY_FAILED = "gateway.expiry_failed"
     REQUEST_FAILED = "gateway.request_failed"
 
@@ -26,6 +28,9 @@ class Metric(StrEnum):
     """Records written to the read models, or refused (topic, outcome)."""
     READ_SIDE_BATCH_SECONDS = "penstock_read_side_batch_seconds"
     """How long one batch took from its records to its commit."""
+    LEDGER_DIFFERENCE = "penstock_ledger_difference"
+    """What the ledger has too much (positive) or too little for the time of engines that were closed within a day
+    (pool, gpu_type, currency). 0 where all is well."""
     LIVE_STREAMS = "penstock_live_streams"
     """Open event streams."""
 
@@ -38,4 +43,10 @@ class Instruments:
             Metric.READ_SIDE_RECORDS.removesuffix("_total"), "Records read", ["topic", "outcome"], registry=registry
         )
         self.batch_seconds = Histogram(Metric.READ_SIDE_BATCH_SECONDS, "One batch", registry=registry)
+        self.ledger_difference = Gauge(
+            Metric.LEDGER_DIFFERENCE,
+            "Usage costs that engine time does not explain",
+            ["pool", "gpu_type", "currency"],
+            registry=registry,
+        )
         self.live_streams = Gauge(Metric.LIVE_STREAMS, "Open event streams", registry=registry)

@@ -179,30 +179,14 @@ class DefinitionDetail(DefinitionLine):
     definition: dict[str, Any]
 
 
-class CostLine(BaseModel):
-    """Sums under one combination of what was asked for; simulated work and currencies are never mixed."""
+class PredictedWork(BaseModel):
+    """What is behind will take, if its requests are like those of the last day: `measured` is how many there were."""
 
-    model_config = ConfigDict(extra="allow")
-
-    requests: int
-    failed: int | None = None
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    busy_seconds: float | None = None
-    simulated: bool | None = None
-    cost: str = Field(examples=["0.001234"])
-    currency: str = Field(examples=["USD"])
-
-
-class Costs(BaseModel):
-    """A cost report. The four token buckets exclude each other."""
-
-    by: list[str]
-    since: datetime
-    until: datetime
-    lines: list[CostLine]
+    gpu_seconds: str
+    cost: str
+    currency: str
+    simulated: bool
+    measured: int
 
 
 class LagLine(BaseModel):
@@ -213,6 +197,8 @@ class LagLine(BaseModel):
     records: int
     seconds: float | None = None
     partitions: dict[int, int]
+    predicted: PredictedWork | None = None
+    """Of model calls; left out where nothing was measured."""
 
 
 class Lag(BaseModel):

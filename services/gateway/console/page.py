@@ -13,6 +13,7 @@ from penstock.runtime.clock import now_ms
 from services.gateway.api import views
 from services.gateway.api.runs import find_run, gateway_of
 from services.gateway.api.strict import RunIdOf, TenantOf
+from services.gateway.read_models.costs import CostQuestion
 from services.gateway.read_models.reader import RunFilter
 
 RUNS_SHOWN: Final = 50
@@ -38,9 +39,9 @@ async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
     gateway = gateway_of(request)
     now = datetime.fromtimestamp(now_ms() / 1000, UTC)
     rows = await gateway.reader.runs(RunFilter(tenant), None, RUNS_SHOWN)
-    costs = await gateway.reader.costs(
-        ["tenant", "workflow", "kind", "model"], now - COSTS_SINCE, now + timedelta(hours=1), None, None, LINES_SHOWN
-    )
+    since, until = now - COSTS_SINCE, now + timedelta(hours=1)
+    by = ["tenant", "workflow", "kind", "model"]
+    costs = await gateway.ledger.costs(CostQuestion(by, since, until), LINES_SHOWN)
     try:
         lags = sorted((await gateway.lag.read())[1], key=lambda lag: -lag.total)
     except (KafkaError, OSError, TimeoutError):
@@ -52,6 +53,7 @@ async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
         tenant=tenant,
         runs=[(line, views.page_link(line.run_id, line.tenant)) for line in map(views.line, rows)],
         costs=costs,
+        engines=await gateway.ledger.engine_time(since, until),
         lags=lags,
     )
 

@@ -29,6 +29,12 @@ def retentions(settings: GatewaySettings) -> dict[str, timedelta]:
         "expire_runs": timedelta(days=settings.gateway_runs_retention_days),
         "expire_usage": ledger,
         "expire_costs": ledger,
+        "expire_label_costs": ledger,
+        "expire_label_values": ledger,
+        "expire_run_costs": ledger,
+        "expire_repeats": ledger,
+        "expire_stretches": ledger,
+        "expire_engines": ledger,
         "expire_accepted": accepted,
         "expire_keys": accepted,
     }

@@ -21,6 +21,7 @@ Document = Mapping[str, Any]
 TEXT_MAX = 512
 INTEGER_MAX = 2**63 - 1
 EXPONENT_MAX = 30
+DIGITS_MAX = 19
 
 
 class MalformedRecordError(ValueError):
@@ -32,16 +33,18 @@ def document_of(record: Received) -> tuple[dict[str, Any], bytes]:
     value = record.value
     if value is None or not _is_plain(record.headers):
         value = _unwrapped(record)
+    return read(value), value
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """A body's JSON object, with nothing in it that Postgres text cannot hold; the body itself is kept untouched."""
     try:
-        document = orjson.loads(value)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedRecordError(f"$: not JSON: {error}") from error
     if not isinstance(document, dict):
         raise MalformedRecordError("$: not a JSON object")
-    if b"\\u0000" in value:
-        # Postgres text cannot hold U+0000; the body is kept untouched.
-        document = _without_nul(document)
-    return document, value
+    return _without_nul(document) if b"\\u0000" in body else document
 
 
 def text(document: Document, name: str) -> str:
@@ -89,6 +92,24 @@ def amount(document: Document, name: str) -> Decimal:
         number = None
     if number is None or not number.is_finite() or number < 0 or abs(number.adjusted()) > EXPONENT_MAX:
         raise MalformedRecordError(f"$.{name}: expected a decimal string from 0")
+    return number
+
+
+def optional_text(document: Document, name: str) -> str:
+    """A string that fits a key; empty where it is left out."""
+    return "" if document.get(name) is None else text(document, name)
+
+
+def nanoseconds(document: Document, name: str) -> int:
+    """A decimal string of seconds from nought."""
+    value = document.get(name)
+    if type(value) is str and len(value) <= DIGITS_MAX and value.isascii():
+        whole, _, fraction = value.partition(".")
+        if whole.isdigit() and fraction.isdigit() and len(fraction) <= 9:  # as we write them: half the time
+            return int(whole + fraction.ljust(9, "0"))
+    number = int(amount(document, name).scaleb(9))
+    if number > INTEGER_MAX:
+        raise MalformedRecordError(f"$.{name}: too many seconds")
     return number
 
 

@@ -8,7 +8,6 @@ an alias is what was set last.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,6 +18,9 @@ from penstock.contracts.ids import run_key
 from penstock.runtime.kafka.records import Received
 from services.gateway.read_models import fields
 from services.gateway.read_models.fields import MalformedRecordError
+from services.gateway.read_models.stretches import StretchRow, stretch_row
+from services.gateway.read_models.usage import UsageRow, usage_row
+from services.gateway.read_models.waste import IN_VAIN, wasted_by
 
 RUNNING: Final = "running"
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -52,21 +54,6 @@ class RunRow:
 
 
 @dataclass(slots=True)
-class UsageRow:
-    """One ledger entry with the hour and attribution that it is summed under."""
-
-    run_key: UUID
-    request_id: UUID
-    recorded_at: datetime
-    cost: Decimal
-    tokens: tuple[int, int, int, int]
-    busy_us: int
-    failed: bool
-    line: tuple[datetime, str, str, str, str, str, str, bool, str]
-    body: bytes
-
-
-@dataclass(slots=True)
 class Batch:
     """The rows of one transaction."""
 
@@ -74,6 +61,11 @@ class Batch:
     progress: dict[tuple[UUID, int], bytes] = field(default_factory=dict)
     ends: dict[UUID, tuple[str, datetime, bytes]] = field(default_factory=dict)
     usage: dict[UUID, UsageRow] = field(default_factory=dict)
+    repeats: list[UsageRow] = field(default_factory=list)
+    """Of requests that are in `usage`, from another life of an engine."""
+    stretches: dict[tuple[UUID, int], StretchRow] = field(default_factory=dict)
+    wasted: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+    """Attempts that were in vain, by run and request."""
     definitions: dict[tuple[str, str], tuple[datetime, bytes]] = field(default_factory=dict)
     aliases: dict[tuple[str, str], tuple[datetime, bytes]] = field(default_factory=dict)
 
@@ -106,24 +98,6 @@ def fold(records: Iterable[Received]) -> tuple[Batch, list[Refused]]:
     return batch, refused
 
 
-def cost_lines(entries: Iterable[UsageRow]) -> dict[tuple[Any, ...], list[Any]]:
-    """The sums per hour and attribution: requests, failed, four token buckets, busy time, cost."""
-    lines: dict[tuple[Any, ...], list[Any]] = {}
-    for entry in entries:
-        sums = lines.get(entry.line)
-        if sums is None:
-            sums = lines[entry.line] = [0, 0, 0, 0, 0, 0, 0, Decimal(0)]
-        sums[0] += 1
-        sums[1] += entry.failed
-        sums[2] += entry.tokens[0]
-        sums[3] += entry.tokens[1]
-        sums[4] += entry.tokens[2]
-        sums[5] += entry.tokens[3]
-        sums[6] += entry.busy_us
-        sums[7] += entry.cost
-    return lines
-
-
 def _progressed(batch: Batch, document: fields.Document, body: bytes) -> None:
     key = fields.key(document, "run_key")
     sequence = fields.count(document, "sequence")
@@ -132,7 +106,7 @@ def _progressed(batch: Batch, document: fields.Document, body: bytes) -> None:
     if status != RUNNING and status not in ENDED:
         raise MalformedRecordError("$.status: expected running, completed, failed or cancelled")
     start = document.get("start")
-    _check_changes(document.get("changes", ()))
+    _check_changes(batch, key, document.get("changes", ()))
     row = RunRow(
         run_key=key,
         tenant=fields.text(document, "tenant"),
@@ -177,41 +151,15 @@ def _finished(batch: Batch, document: fields.Document, body: bytes) -> None:
 
 
 def _used(batch: Batch, document: fields.Document, body: bytes) -> None:
-    request = fields.key(document, "request_id")
-    if request in batch.usage:
-        return
-    tokens = fields.mapping(document, "tokens")
-    cost = fields.mapping(document, "cost")
-    total_ms = fields.mapping(document, "timing").get("total_ms", 0)
-    if not isinstance(total_ms, (int, float)) or not 0 <= total_ms <= fields.INTEGER_MAX / 1000:
-        raise MalformedRecordError("$.timing.total_ms: expected a number from 0")
-    recorded_at = fields.moment(document, "recorded_at")
-    batch.usage[request] = UsageRow(
-        run_key=fields.key(document, "run_key"),
-        request_id=request,
-        recorded_at=recorded_at,
-        cost=fields.amount(cost, "amount"),
-        tokens=(
-            fields.count(tokens, "input"),
-            fields.count(tokens, "cached_input"),
-            fields.count(tokens, "output"),
-            fields.count(tokens, "reasoning"),
-        ),
-        busy_us=round(total_ms * 1000),
-        failed=document.get("status") != "succeeded",
-        line=(
-            recorded_at.replace(minute=0, second=0, microsecond=0),
-            fields.text(document, "tenant"),
-            fields.text(document, "workflow"),
-            fields.text(document, "version"),
-            fields.text(document, "kind"),
-            fields.text(document, "subject"),
-            "" if document.get("pool") is None else fields.text(document, "pool"),
-            document.get("simulated") is True,
-            fields.text(cost, "currency"),
-        ),
-        body=body,
-    )
+    entry = usage_row(document, body)
+    known = batch.usage.setdefault(entry.request_id, entry)
+    if known is not entry and known.engine_session != entry.engine_session:
+        batch.repeats.append(entry)
+
+
+def _metered(batch: Batch, document: fields.Document, body: bytes) -> None:
+    row = stretch_row(document, body)
+    batch.stretches.setdefault((row.engine_session, row.sequence), row)
 
 
 def _published(batch: Batch, document: fields.Document, body: bytes) -> None:
@@ -230,12 +178,15 @@ def _aliased(batch: Batch, document: fields.Document, body: bytes) -> None:
         batch.aliases[name, alias] = (set_at, body)
 
 
-def _check_changes(changes: Any) -> None:
+def _check_changes(batch: Batch, run: UUID, changes: Any) -> None:
     if type(changes) is not list and changes != ():
         raise MalformedRecordError("$.changes: expected a list")
     for change in changes:
         if type(change) is not dict or type(change.get("step")) is not str or type(change.get("phase")) is not str:
             raise MalformedRecordError(f"$.changes[{changes.index(change)}]: expected a step and its phase")
+        if change["phase"] in IN_VAIN or change.get("attempt", 1) != 1:
+            for attempt, waste in wasted_by(run, change).items():
+                batch.wasted[attempt] = min(waste, batch.wasted.get(attempt, waste))
 
 
 def _labels(document: fields.Document) -> str:
@@ -247,6 +198,7 @@ _FOLDERS: Final[Mapping[str, Callable[[Batch, fields.Document, bytes], None]]] =
     topics.RUN_PROGRESSED.name: _progressed,
     topics.RUN_FINISHED.name: _finished,
     topics.USAGE_RECORDED.name: _used,
+    topics.ENGINE_METERED.name: _metered,
     topics.WORKFLOW_PUBLISHED.name: _published,
     topics.WORKFLOW_ALIASED.name: _aliased,
 }

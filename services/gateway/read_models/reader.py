@@ -1,7 +1,7 @@
 """Owns reading the tables: pages of runs, one run with its steps, costs, definitions."""
 
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,19 +98,6 @@ class Reader:
         """A request that was accepted at this door."""
         row = await self._pool.fetchrow(_READ["read_accepted"], run_key)
         return None if row is None else dict(row)
-
-    async def costs(
-        self,
-        by: Sequence[str],
-        since: datetime,
-        until: datetime,
-        tenant: str | None,
-        workflow: str | None,
-        limit: int,
-    ) -> list[dict[str, Any]]:
-        """The hours' sums by the named columns."""
-        rows = await self._pool.fetch(_READ["read_costs"], list(by), since, until, tenant, workflow, limit)
-        return [dict(row) for row in rows]
 
     async def costs_by_run(
         self, since: datetime, until: datetime, tenant: str, workflow: str | None, limit: int

@@ -8,7 +8,8 @@ from typing import Any, Final
 import asyncpg
 
 from penstock.runtime.postgres import load_queries
-from services.gateway.read_models.fold import Batch, RunRow, UsageRow, cost_lines
+from services.gateway.read_models import ledger
+from services.gateway.read_models.fold import Batch, RunRow
 
 _WRITE: Final[Mapping[str, str]] = load_queries(Path(__file__).parents[1] / "sql" / "write.sql")
 
@@ -23,16 +24,29 @@ REFUSED_BY_DATABASE: Final = (
 
 async def write(pool: asyncpg.Pool, batch: Batch) -> None:
     """All of the batch or nothing."""
-    if not (batch.runs or batch.usage or batch.definitions or batch.aliases):
+    if not (batch.runs or batch.usage or batch.stretches or batch.definitions or batch.aliases):
         return
     async with pool.acquire() as connection, connection.transaction():
+        await _unsettle(connection, batch)
         await _write_runs(connection, batch)
         if batch.usage:
-            await _write_usage(connection, list(batch.usage.values()))
+            await ledger.write_usage(connection, batch)
+        if batch.stretches:
+            await ledger.write_stretches(connection, list(batch.stretches.values()))
         if batch.definitions:
             await connection.execute(_WRITE["insert_definitions"], *_columns(batch.definitions))
         if batch.aliases:
             await connection.execute(_WRITE["upsert_aliases"], *_columns(batch.aliases))
+
+
+async def _unsettle(connection: Any, batch: Batch) -> None:
+    """What comes after a run's end changes what the run came to. Before this batch's own ends are written."""
+    if batch.wasted:
+        runs, requests = zip(*batch.wasted, strict=True)
+        await connection.execute(_WRITE["insert_wasted"], runs, requests, list(batch.wasted.values()))
+    late = {entry.run_key for entry in batch.usage.values()} | {run for run, _ in batch.wasted}
+    if late:
+        await connection.execute(_WRITE["unsettle_runs"], list(late))
 
 
 async def _write_runs(connection: Any, batch: Batch) -> None:
@@ -49,15 +63,6 @@ async def _write_runs(connection: Any, batch: Batch) -> None:
         await connection.execute(_WRITE["upsert_ends"], ended, statuses, finished, bodies)
 
 
-async def _write_usage(connection: Any, entries: Sequence[UsageRow]) -> None:
-    new: list[Any] | None = await connection.fetchval(_WRITE["insert_usage"], *_usage_columns(entries))
-    if new is not None:
-        ids = frozenset(new)
-        entries = [entry for entry in entries if entry.request_id in ids]
-    if entries:
-        await connection.execute(_WRITE["add_costs"], *_cost_columns(entries))
-
-
 def _run_columns(rows: Sequence[RunRow]) -> tuple[list[Any], ...]:
     return (
         [row.run_key for row in rows],
@@ -72,24 +77,6 @@ def _run_columns(rows: Sequence[RunRow]) -> tuple[list[Any], ...]:
         [row.running_at for row in rows],
         [row.updated_at for row in rows],
     )
-
-
-def _usage_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
-    return (
-        [entry.run_key for entry in entries],
-        [entry.request_id for entry in entries],
-        [entry.recorded_at for entry in entries],
-        [format(entry.cost, "f") for entry in entries],
-        [entry.line[8] for entry in entries],
-        *([entry.tokens[bucket] for entry in entries] for bucket in range(4)),
-        [entry.body for entry in entries],
-    )
-
-
-def _cost_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
-    lines = sorted(cost_lines(entries).items())
-    columns = list(zip(*((*line, *sums[:-1], format(sums[-1], "f")) for line, sums in lines), strict=True))
-    return tuple(list(column) for column in columns)
 
 
 def _columns(rows: Mapping[tuple[str, str], tuple[datetime, bytes]]) -> tuple[list[Any], ...]:

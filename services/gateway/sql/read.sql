@@ -34,27 +34,6 @@ SELECT request_id, body FROM usage_entry WHERE run_key = $1 LIMIT $2;
 -- read_accepted: A request that was accepted at this door.
 SELECT tenant, run_id, workflow, accepted_at FROM accepted_request WHERE run_key = $1;
 
--- read_costs: The hours' sums, grouped by whichever of the named columns are asked for; currencies and simulated stay apart.
-SELECT
-    CASE WHEN 'tenant' = ANY($1::text[]) THEN tenant END AS tenant,
-    CASE WHEN 'workflow' = ANY($1) THEN workflow END AS workflow,
-    CASE WHEN 'version' = ANY($1) THEN version END AS version,
-    CASE WHEN 'kind' = ANY($1) THEN kind END AS kind,
-    CASE WHEN 'model' = ANY($1) THEN subject END AS model,
-    CASE WHEN 'pool' = ANY($1) THEN pool END AS pool,
-    CASE WHEN 'day' = ANY($1) THEN to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD') END AS day,
-    CASE WHEN 'hour' = ANY($1) THEN to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:00:00"Z"') END AS hour,
-    simulated, currency, sum(requests)::bigint AS requests, sum(failed)::bigint AS failed,
-    sum(input_tokens)::bigint AS input_tokens, sum(cached_input_tokens)::bigint AS cached_input_tokens,
-    sum(output_tokens)::bigint AS output_tokens, sum(reasoning_tokens)::bigint AS reasoning_tokens,
-    (sum(busy_us) / 1000000.0)::double precision AS busy_seconds, sum(cost) AS cost
-FROM cost_hour
-WHERE cost_hour.hour >= $2 AND cost_hour.hour < $3 AND ($4::text IS NULL OR cost_hour.tenant = $4)
-    AND ($5::text IS NULL OR cost_hour.workflow = $5)
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, simulated, currency
-ORDER BY cost DESC, requests DESC
-LIMIT $6;
-
 -- read_costs_by_run: The newest runs that started in a period, each with its entries' sums.
 SELECT newest.tenant, newest.run_id, newest.workflow, newest.version, sums.*
 FROM (

@@ -25,46 +25,19 @@ WHERE excluded.sequence > known.sequence
 INSERT INTO run_end AS known (run_key, status, finished_at, body)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bytea[])
 ON CONFLICT (run_key) DO UPDATE SET
-    status = excluded.status, finished_at = excluded.finished_at, body = excluded.body
+    status = excluded.status, finished_at = excluded.finished_at, body = excluded.body, settled = false
 WHERE excluded.finished_at > known.finished_at;
 
--- insert_usage: New entries of the ledger; answers null where all were new (as a rule), else the ids that were.
-WITH new AS (
-    INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, body)
-    SELECT run_key, request_id, recorded_at, cost::numeric, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, body
-    FROM unnest(
-        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::bytea[]
-    ) AS entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, body)
-    ON CONFLICT DO NOTHING
-    RETURNING request_id
-)
-SELECT CASE WHEN count(*) < cardinality($1::uuid[]) THEN coalesce(array_agg(request_id), '{}') END FROM new;
+-- insert_wasted: Attempts that were in vain; of two reasons the first in order holds.
+INSERT INTO wasted_request AS known (run_key, request_id, waste)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[])
+ON CONFLICT (run_key, request_id) DO UPDATE SET waste = excluded.waste WHERE excluded.waste < known.waste;
 
--- add_costs: Adds a batch's sums to the hours.
-INSERT INTO cost_hour AS known
-    (hour, tenant, workflow, version, kind, subject, pool, simulated, currency, requests, failed,
-     input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, busy_us, cost)
-SELECT hour, tenant, workflow, version, kind, subject, pool, simulated, currency, requests, failed,
-    input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, busy_us, cost::numeric
-FROM unnest(
-    $1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::boolean[],
-    $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
-    $16::bigint[], $17::text[]
-) AS sums (hour, tenant, workflow, version, kind, subject, pool, simulated, currency, requests, failed,
-    input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, busy_us, cost)
-ON CONFLICT (hour, tenant, workflow, version, kind, subject, pool, simulated, currency) DO UPDATE SET
-    requests = known.requests + excluded.requests,
-    failed = known.failed + excluded.failed,
-    input_tokens = known.input_tokens + excluded.input_tokens,
-    cached_input_tokens = known.cached_input_tokens + excluded.cached_input_tokens,
-    output_tokens = known.output_tokens + excluded.output_tokens,
-    reasoning_tokens = known.reasoning_tokens + excluded.reasoning_tokens,
-    busy_us = known.busy_us + excluded.busy_us,
-    cost = known.cost + excluded.cost;
+-- unsettle_runs: The sums of runs that have ended are to be made again; waits for who makes them at the moment.
+WITH late AS (
+    SELECT run_key FROM run_end WHERE run_key = ANY ($1::uuid[]) ORDER BY run_key FOR UPDATE
+)
+UPDATE run_end SET settled = false FROM late WHERE run_end.run_key = late.run_key;
 
 -- insert_definitions: Definitions are immutable: the first body of a version stays.
 INSERT INTO workflow_definition (name, version, published_at, body)

@@ -202,6 +202,37 @@ async def test_costs_are_grouped_by_what_is_asked_for(gateway: Running) -> None:
     assert {line["cost"] for line in by_run["lines"]} == {"0.00000012"}
 
 
+async def test_costs_come_in_pages_with_waste_runs_and_engine_time(gateway: Running) -> None:
+    # Given a run, and a stretch of an engine's time
+    await tell_whole_run(gateway, "paged")
+    until = "until=2026-11-21T13:00:00Z"
+    path = f"/v1/costs?by=workflow,version,day&since=2026-11-21T12:00:00Z&{until}&tenant=default&workflow=greet"
+    answer = await gateway.until_holds(path, lambda body: any("runs" in line for line in body["lines"]))
+    line = next(line for line in answer.json()["lines"] if "runs" in line)
+    assert line["wasted"]["total"] == "0"
+    assert (line["runs"]["completed"] > 0, line["runs"]["calls_max"]) == (True, 1)
+
+    # When all costs are read a line at a time
+    await gateway.until_holds("/v1/costs?by=run", lambda body: "paged" in str(body["lines"]))
+    found, cursor = [], ""
+    while True:
+        page = (await gateway.http.get(f"/v1/costs?by=hour,model,step&limit=1{cursor}")).json()
+        found += page["lines"]
+        if "next" not in page:
+            break
+        cursor = f"&cursor={page['next']}"
+
+    # Then they are those of one page, and what makes no report is refused
+    whole = (await gateway.http.get("/v1/costs?by=hour,model,step")).json()
+    assert found == whole["lines"]
+    for wrong in ("by=label:", "by=label:a,label:b", "by=label:a,step", "cursor=x"):
+        assert (await gateway.http.get(f"/v1/costs?{wrong}")).status_code == 422
+    reconciled = (await gateway.http.get("/v1/costs/reconciled")).json()
+    assert reconciled["pools"] == []
+    entries = await gateway.http.get("/v1/costs/entries?since=2026-11-21T12:00:00Z&tenant=default")
+    assert [list(orjson.loads(text)) for text in entries.text.splitlines()][-2:] == [["usage"], ["end"]]
+
+
 async def test_runs_are_listed_in_pages(gateway: Running) -> None:
     # Given three labelled runs
     for number in range(3):
