@@ -18,6 +18,7 @@ from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
 from services.inference.station import Station, Stations
+from services.inference.streaming import Streaming
 from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader
 from services.inference.waiting import EngineQueue
@@ -29,9 +30,7 @@ async def main(context: Context[InferenceSettings]) -> None:
     settings = context.settings
     stations = Stations([_station(settings, context.health)])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
-    cancellations = Cancellations()
     instruments = InferenceInstruments(context.metrics, settings.inference_pool, stations)
-    caller = ModelCaller(stations, answers, settings.limits(), now_ms, cancellations, instruments=instruments)
     watching = [asyncio.create_task(station.watch.run()) for station in stations]
     try:
         async with publishing(context) as publisher:
@@ -42,6 +41,16 @@ async def main(context: Context[InferenceSettings]) -> None:
             reporting = [asyncio.create_task(reporter.run(context.stop)) for reporter in reporters]
             accounts = Accounts(stations, settings.inference_pool, publisher.send, settings.inference_account_seconds)
             reporting.append(asyncio.create_task(accounts.run()))
+            cancellations, streaming = Cancellations(), Streaming(publisher, settings.pace(), now_ms)
+            caller = ModelCaller(
+                stations,
+                answers,
+                settings.limits(),
+                now_ms,
+                cancellations,
+                streaming=streaming,
+                instruments=instruments,
+            )
             try:
                 await first_up([station.watch for station in stations], context.stop)
                 limits = settings.limits()

@@ -15,10 +15,11 @@ from penstock.runtime.work import Answers, BadRequestError, cancelled, failed, t
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
 from services.inference.core.refusals import Accepted
-from services.inference.engines.protocol import AbortedError, EngineFailedError, Generation
+from services.inference.engines.protocol import AbortedError, EngineFailedError, Generation, OnDelta
 from services.inference.events import Event
 from services.inference.images import Images
 from services.inference.station import Station, Stations
+from services.inference.streaming import AnswerStream, Streaming
 from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader, Ticket
 
@@ -45,6 +46,7 @@ class ModelCaller:
         cancellations: Cancellations,
         images: Images | None = None,
         instruments: InferenceInstruments | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
         self._reader: Final = Reader(stations, limits.pool, limits.home_partitions)
         self._answers: Final = CallAnswers(answers, limits.pool)
@@ -52,6 +54,7 @@ class ModelCaller:
         self._images: Final = Images() if images is None else images
         self._cancellations: Final = cancellations
         self._instruments: Final = instruments
+        self._streaming: Final = streaming
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read or answered."""
@@ -63,17 +66,24 @@ class ModelCaller:
             return self._answers.bad_request(fault, self._now_ms())
         work, station = ticket.work, ticket.station
         result = Result(self._now_ms(), error=fault)
+        stream = None if self._streaming is None else self._streaming.open(work)
         if fault is None and station is not None:
             try:
                 with self._cancellations.heeding(work.request.request_id):
-                    await self._call(ticket, station, result)
+                    await self._call(ticket, station, result, None if stream is None else stream.hear)
             except WorkStoppedError as stopped:
                 result.error = cancelled(stopped)
+            except BaseException:
+                if stream is not None:
+                    stream.drop()
+                raise
+        if stream is not None:
+            _end(stream, result)
         if self._instruments is not None and result.charge is not None:
             self._instruments.called(ticket, result)
         return self._answers.records(work, station, result)
 
-    async def _call(self, ticket: Ticket, station: Station, result: Result) -> None:
+    async def _call(self, ticket: Ticket, station: Station, result: Result, on_delta: OnDelta | None) -> None:
         """Asks the engine, once it is there; what comes of it is in `result`, also where this is cut off."""
         accepted, work = ticket.accepted, ticket.work
         loaded = await self._images.loaded(accepted.request)
@@ -81,9 +91,11 @@ class ModelCaller:
             result.error = loaded
             return
         await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
-        await self._generate(ticket, station, replace(accepted, request=loaded), result)
+        await self._generate(ticket, station, replace(accepted, request=loaded), result, on_delta)
 
-    async def _generate(self, ticket: Ticket, station: Station, accepted: Accepted, result: Result) -> None:
+    async def _generate(
+        self, ticket: Ticket, station: Station, accepted: Accepted, result: Result, on_delta: OnDelta | None
+    ) -> None:
         work = ticket.work
         result.started_at_ms = self._now_ms()
         if work.expired(result.started_at_ms):
@@ -104,7 +116,7 @@ class ModelCaller:
 
         try:
             timeout_seconds = (work.deadline_at_ms - result.started_at_ms) / 1000
-            result.generation = await station.engine.generate(accepted.request, timeout_seconds)
+            result.generation = await station.engine.generate(accepted.request, timeout_seconds, on_delta)
         except EngineFailedError as error:
             self._failed(work.request, station, error)
             result.error, result.usage, result.first_token_ms = error.error, error.usage, error.first_token_ms
@@ -127,6 +139,15 @@ class ModelCaller:
         if error.error.code == "engine_unreachable":
             station.watch.suspect()
         _log.warning(Event.CALL_FAILED, request_id=str(request.request_id), run_id=request.run_id, error=str(error))
+
+
+def _end(stream: AnswerStream, result: Result) -> None:
+    """The last piece: after it the text is what the outcome holds, or void."""
+    generation, tokens = result.generation, result.usage.output + result.usage.reasoning
+    if result.error is not None or generation is None:
+        stream.end(None, tokens)
+    else:
+        stream.end(generation.text, tokens, generation.finish_reason)
 
 
 def _spent(

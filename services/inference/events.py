@@ -11,3 +11,4 @@ class Event(StrEnum):
     ACCOUNT_UNSENT = "account.unsent"
     ENERGY_UNREADABLE = "energy.unreadable"
     CALL_FAILED = "call.failed"
+    PIECE_LOST = "stream.piece_lost"

@@ -11,6 +11,7 @@ from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
 from services.inference.core.catalogue import HARDWARE, ModelShape
+from services.inference.core.coalesce import Pace
 from services.inference.core.control import START
 from services.inference.core.roofline import Roofline
 from services.inference.core.weights import PRIOR, of_roofline
@@ -42,6 +43,8 @@ class InferenceSettings(ServiceSettings):
     inference_gpu_devices: Names = ()
     """Whose energy counters are the engine's (NVML index, UUID or PCI bus id); none: no energy is told."""
     inference_account_seconds: float = Field(default=60.0, ge=0.01, le=3600, description="between records of account")
+    inference_stream_every_ms: float = Field(default=75.0, ge=1, le=10_000, description="between pieces of an answer")
+    inference_stream_characters: int = Field(default=400, ge=1, le=65_536, description="of a piece that is due sooner")
     inference_simulated_hardware: str = "h100-sxm"
     """Which GPU the simulation models."""
     inference_simulated_billions: float = Field(default=8.03, gt=0, le=10_000)
@@ -91,6 +94,10 @@ class InferenceSettings(ServiceSettings):
     def limits(self) -> Limits:
         """What this instance does."""
         return Limits(pool=self.inference_pool, home_partitions=self.home_partitions)
+
+    def pace(self) -> Pace:
+        """How streamed answers are cut into pieces."""
+        return Pace(self.inference_stream_every_ms, self.inference_stream_characters)
 
     def engine(self) -> Engine:
         """The engine that is chosen."""

@@ -24,6 +24,7 @@ from services.inference.engines.protocol import (
 )
 from services.inference.metering import Billing, EngineMeter
 from services.inference.station import Station, Stations
+from services.inference.streaming import Streaming
 from services.inference.watch import EngineWatch
 
 AT_MS = 1_795_000_000_000
@@ -111,10 +112,13 @@ def a_station(engine: ScriptedEngine, *, hardware: str | None = "cpu", concurren
     return Station(engine, watch, EngineMeter(engine.name, Billing(PRICES, hardware)), frozenset({"m"}), concurrency)
 
 
-def a_caller(*stations: Station, cancellations: Cancellations | None = None) -> ModelCaller:
+def a_caller(
+    *stations: Station, cancellations: Cancellations | None = None, streaming: Streaming | None = None
+) -> ModelCaller:
     answers = Answers(Service.INFERENCE, INFERENCE_COMPLETED, "inference", "i-1")
     limits = Limits(pool="small", home_partitions=4)
-    return ModelCaller(Stations(stations), answers, limits, lambda: AT_MS, cancellations or Cancellations())
+    told = cancellations or Cancellations()
+    return ModelCaller(Stations(stations), answers, limits, lambda: AT_MS, told, streaming=streaming)
 
 
 def a_request(attempt: int = 1, *, seconds: float = 60.0, **changes: Any) -> InferenceRequested:
