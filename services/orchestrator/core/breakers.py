@@ -10,11 +10,11 @@ memory by each instance of the orchestrator, from the outcomes that it sees; a r
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from penstock.contracts.messages import Lane
 from penstock.workflow.tiers import Breaker, Burst, Price, Route
-from services.orchestrator.core.rooms import FREE, URGENT_FIRST, Crowd, CrowdKey, CrowdState, Room, Rooms
+from services.orchestrator.core.rooms import FREE, LANES, URGENT_FIRST, Crowd, CrowdKey, CrowdState, Room, Rooms
 
 SECOND_MS = 1_000
 
@@ -73,6 +73,9 @@ class Look(NamedTuple):
         return self.room is not None and self.room.engines == 0
 
 
+NOTHING_SPECIAL: Final = Look(None, False, False)
+
+
 class Transition(NamedTuple):
     """A breaker changed its state, or a route became crowded, or is so no more."""
 
@@ -108,9 +111,10 @@ class Breakers:
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
-        self._in_flight: Counter[tuple[str, int, Lane]] = Counter()
+        self._in_flight: Counter[tuple[str, int, int]] = Counter()
+        """By label, home and the lane's place among URGENT_FIRST, as a number: every call is counted twice."""
         self._by_label: Counter[str] = Counter()
-        self._by_lane: Counter[tuple[str, Lane]] = Counter()
+        self._by_lane: Counter[tuple[str, int]] = Counter()
         self.rooms = Rooms()
         self.owned, self.homes = 1, 1
         """How many of all homes this instance owns: it may use as large a share of each route's in_flight_max."""
@@ -123,7 +127,7 @@ class Breakers:
             full = in_flight * self.homes >= route.in_flight_max * self.owned and in_flight > 0
         state, room = self._states.get(route.key), self.rooms.find(route.label)
         if state is None or state.half_open_at_ms is None:
-            return Look(None, False, full, room)
+            return NOTHING_SPECIAL if room is None and not full else Look(None, False, full, room)
         if at_ms < state.half_open_at_ms:
             return Look(state.half_open_at_ms, False, full, room)
         # Probes that never come back, as of a run that another instance took over, must not keep it half open.
@@ -144,7 +148,7 @@ class Breakers:
         # Other instances are taken to have as much in flight for each home as this one.
         ahead, behind = (
             sum(self._by_lane[route.label, each] for each in lanes) * self.homes // self.owned
-            for lanes in (URGENT_FIRST[: place + 1], URGENT_FIRST[place + 1 :])
+            for lanes in (range(place + 1), range(place + 1, LANES))
         )
         # What engines have beyond that, as after a restart of ours, may be as urgent.
         ahead = max(ahead + max(0, asked), room.in_flight - behind)
@@ -161,20 +165,21 @@ class Breakers:
         """
         undo: list[Undo] = []
         for event in events:
-            if event.kind == "crowded" or event.kind == "eased":
+            kind = event.kind
+            if kind == "crowded" or kind == "eased":
                 key = (event.route.label, event.route.burst_key, event.lane)
-                undo.append(
-                    Undo(event, 0, crowd=(key, self.rooms.remember(key, (event.kind == "crowded", event.at_ms))))
-                )
+                undo.append(Undo(event, 0, crowd=(key, self.rooms.remember(key, (kind == "crowded", event.at_ms)))))
                 continue
-            label, home, lane = event.route.label, event.home, event.lane
-            change = 1 if event.kind == "asked" else -1
+            label, home, lane = event.route.label, event.home, URGENT_FIRST.index(event.lane)
+            change = 1 if kind == "asked" else -1
             # An answer to a call from before this instance owned the home takes nothing away.
             if self._in_flight[label, home, lane] + change >= 0:
-                self._add(event, change)
+                self._in_flight[label, home, lane] += change
+                self._by_label[label] += change
+                self._by_lane[label, lane] += change
                 undo.append(Undo(event, change))
             state = self._states.get(event.route.key)
-            if event.kind == "asked" and state is not None and _is_probe(state, event.at_ms):
+            if kind == "asked" and state is not None and _is_probe(state, event.at_ms):
                 probes = (state, state.probes_since_ms, state.probes_sent, state.probes_passed)
                 undo.append(Undo(event, 0, probes))
                 _send_probe(state, event)
@@ -183,8 +188,10 @@ class Breakers:
     def uncount(self, undo: Sequence[Undo]) -> None:
         """What was counted was not written."""
         for each in reversed(undo):
-            if each.change:
-                self._add(each.event, -each.change)
+            label, lane = each.event.route.label, URGENT_FIRST.index(each.event.lane)
+            self._in_flight[label, each.event.home, lane] -= each.change
+            self._by_label[label] -= each.change
+            self._by_lane[label, lane] -= each.change
             if each.crowd is not None:
                 self.rooms.remember(*each.crowd)
             if each.probes is not None:
@@ -195,9 +202,9 @@ class Breakers:
         """Takes how calls went that were written."""
         transitions = []
         for event in events:
-            if event.kind == "crowded" or event.kind == "eased":
-                transitions.append(Transition(event.route.label, event.kind))
             if event.kind not in ("answered", "failed"):
+                if event.kind == "crowded" or event.kind == "eased":
+                    transitions.append(Transition(event.route.label, event.kind))
                 continue
             state = self._states.get(event.route.key)
             if state is None:
@@ -214,12 +221,6 @@ class Breakers:
                 calls = self._in_flight.pop((label, home, lane))
                 self._by_label[label] -= calls
                 self._by_lane[label, lane] -= calls
-
-    def _add(self, event: RouteEvent, change: int) -> None:
-        label, lane = event.route.label, event.lane
-        self._in_flight[label, event.home, lane] += change
-        self._by_label[label] += change
-        self._by_lane[label, lane] += change
 
 
 def _is_probe(state: _State, at_ms: int) -> bool:

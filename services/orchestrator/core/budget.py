@@ -67,7 +67,8 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
             raise RunFailedError(failure)
     if tenant is not None:
         _charge_tenant(turn, tenant, needed, price, step.path)
-    charge_burst(turn, leaf, turn.at_ms, needed)
+    if bursts(step):
+        charge_burst(turn, leaf, turn.at_ms, needed)
     step.reserved = needed
     for account in counted:
         account.reserved += needed
@@ -97,7 +98,8 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, used)
-    charge_burst(turn, leaf, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
+    if bursts(step):
+        charge_burst(turn, leaf, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
     tenant = turn.facts.tenant
     if tenant is not None:
         charge(turn, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))

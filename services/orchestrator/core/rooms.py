@@ -20,6 +20,7 @@ from penstock.workflow.tiers import Burst
 
 SECOND_MS: Final = 1_000
 URGENT_FIRST: Final = (Lane.INTERACTIVE, Lane.STANDARD, Lane.BATCH)
+LANES: Final = len(URGENT_FIRST)
 
 
 class Room(NamedTuple):

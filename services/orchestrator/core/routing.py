@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from penstock.contracts.messages import NextMove, WorkError
-from services.orchestrator.core.breakers import RouteEvent, TierRoute
+from services.orchestrator.core.breakers import NOTHING_SPECIAL, Breakers, RouteEvent, TierRoute
 from services.orchestrator.core.bursting import behind, bursts
 from services.orchestrator.core.frames import LeafFrame
 
@@ -47,6 +47,9 @@ class Choice(NamedTuple):
     wrapped: bool = False
 
 
+_SIMPLY: Final = Choice(0, None)
+
+
 class Wait(NamedTuple):
     """All routes are left alone; the first may be tried again then."""
 
@@ -67,9 +70,20 @@ class _Passed:
 def choose(routes: tuple[TierRoute, ...], leaf: LeafFrame, turn: "Turn") -> Choice | Wait:
     """The route for the next attempt: the first from the step's present one on that is neither open, away, full nor
     behind."""
-    known, first, step = turn.facts.routes, leaf.step.route, leaf.step
+    known, first, calls = turn.facts.routes, leaf.step.route, turn.calls
     if known is None:
         return Choice(first, "fallback" if first else None)
+    route = routes[first]
+    if not first and route.burst is None:
+        # As nearly always; all else is for the few.
+        asked = 0 if calls is None else calls.asked[route.label]
+        if known.look(route, turn.at_ms, asked) is NOTHING_SPECIAL:
+            return _SIMPLY
+    return _choose(routes, leaf, turn, known)
+
+
+def _choose(routes: tuple[TierRoute, ...], leaf: LeafFrame, turn: "Turn", known: Breakers) -> Choice | Wait:
+    first, step = leaf.step.route, leaf.step
     calls = turn.calls or Calls()
     passed = _Passed()
     for index in (*range(first, len(routes)), *range(first)):
