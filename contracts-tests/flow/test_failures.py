@@ -84,7 +84,6 @@ async def test_a_models_output_that_misses_its_schema_is_repaired_then_asked_for
         ("bad-version", {"workflow": "plain@9"}, "unknown_workflow", "plain@9"),
         ("bad-input", {"given": {"ledger": 7}}, "invalid_input", "ledger"),
         ("bad-tenant", {"tenant": "nobody"}, "unknown_tenant", "nobody"),
-        ("bad-size", {"given": {"ledger": "x" * 600_000}}, "value_too_large", "600"),
         ("bad-deadline", {"deadline": "yesterday"}, "invalid_request", "deadline"),
         ("bad-labels", {"labels": {"": "x"}}, "invalid_request", "labels"),
     ],
