@@ -135,7 +135,7 @@ def _request(request: Request, began_ms: int) -> Entry:
         case InferenceRequested():
             made["model"] = f"{request.pool}/{request.model}"
             made["messages"] = [{message.role: message.content} for message in request.messages]
-            own = {"output_schema", "max_tokens", "temperature", "seed"}
+            own = {"output_schema", "max_tokens", "temperature", "seed", "stream"}
         case ToolRequested():
             made["tool"] = request.tool
             own = {"arguments", "grants", "idempotent"}

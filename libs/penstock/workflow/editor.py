@@ -57,6 +57,7 @@ _FIELDS: Final = {
     "max_tokens": "Tokens of an answer at most.",
     "temperature": "0 takes the likeliest token.",
     "seed": "For engines that sample reproducibly.",
+    "stream": "Whether the answer can be watched while it comes.",
     "retry": "How often, and after what, a failed attempt is made again.",
     "attempts": "Attempts at most, over all routes.",
     "initial_ms": "The longest wait before the second attempt, in milliseconds.",

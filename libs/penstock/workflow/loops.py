@@ -172,6 +172,8 @@ class AgentLoop(Part):
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1_024
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     seed: int | None = None
+    stream: bool = False
+    """Whether what the model says can be watched while it comes, turn by turn, in the JSON of the protocol."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Per attempt of a turn's model call."""
     retry: Retry = Retry()

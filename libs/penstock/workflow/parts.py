@@ -85,6 +85,8 @@ class ModelStep(Leaf):
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     seed: int | None = None
+    stream: bool = False
+    """Whether the answer can be watched while it comes."""
 
 
 class ToolStep(Leaf):

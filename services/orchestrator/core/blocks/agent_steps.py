@@ -106,7 +106,10 @@ def turn_step(loop: AgentLoop, where: str, compiler: Compiler) -> Node:
 
 def summary_step(loop: AgentLoop, where: str, compiler: Compiler) -> Node:
     """The step `summary`."""
-    return SummaryNode(_model_step("summary", loop, where, None, compiler), compiler)
+    notes = _model_step("summary", loop, where, None, compiler).model_copy(
+        update={"stream": False}
+    )  # for nobody to read
+    return SummaryNode(notes, compiler)
 
 
 def compile_tools(loop: AgentLoop, where: str, compiler: Compiler) -> dict[str, Tool]:
@@ -144,6 +147,7 @@ def _model_step(step_id: str, loop: AgentLoop, where: str, schema: JsonSchema | 
         max_tokens=loop.max_tokens,
         temperature=loop.temperature,
         seed=loop.seed,
+        stream=loop.stream,
         timeout_seconds=loop.timeout_seconds,
         retry=loop.retry,
     )

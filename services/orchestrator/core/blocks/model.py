@@ -63,6 +63,7 @@ class ModelNode(LeafNode):
             "on_overflow": "refuse",
             "temperature": self.block.temperature,
             "seed": self.block.seed,
+            "stream": self.block.stream,
         }
         return InferenceRequested.trusted({**attribution, **own})
 
