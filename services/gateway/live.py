@@ -1,17 +1,21 @@
-"""Owns waking the event streams: who waits for which run, told after each committed batch.
+"""Owns waking the event streams: who waits for which run, told after each batch that any gateway committed.
 
-Streams read what they send from the tables, so that a slow client costs no memory and misses nothing. A batch that
-another instance of the gateway wrote wakes nobody here: streams also look by themselves, every POLL_SECONDS.
+Streams read what they send from the tables, so that a slow client costs no memory and misses nothing. What another
+gateway wrote comes by NOTIFY (services/gateway/news.py); while that connection is away, streams look by themselves.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 from uuid import UUID
 
 from services.gateway.read_models.fold import Batch
 
-POLL_SECONDS = 1.0
+LOOK_SECONDS: Final = 1.0
+"""How long who is not told waits before it looks."""
+TOLD_LOOK_SECONDS: Final = 15.0
+"""And who is told: a connection can be dead without a word."""
 
 
 class Live:
@@ -21,6 +25,13 @@ class Live:
         self._watched: dict[UUID, set[asyncio.Event]] = {}
         self._definitions = asyncio.Event()
         self.open = 0
+        self.told = asyncio.Event()
+        """Whether other gateways' news comes in."""
+
+    @property
+    def look_seconds(self) -> float:
+        """How long to wait for news before one looks without."""
+        return TOLD_LOOK_SECONDS if self.told.is_set() else LOOK_SECONDS
 
     @contextlib.contextmanager
     def watching(self, run_key: UUID) -> Iterator[asyncio.Event]:
@@ -38,23 +49,30 @@ class Live:
                 del self._watched[run_key]
 
     def written(self, batch: Batch) -> None:
-        """A batch is in the tables."""
-        if batch.definitions or batch.aliases:
+        """This instance's batch is in the tables."""
+        self.wake(batch.runs.__contains__, definitions=bool(batch.definitions or batch.aliases))
+
+    def wake(self, changed: Callable[[UUID], bool], *, definitions: bool = False) -> None:
+        """There is news of the runs for which `changed` holds."""
+        if definitions:
             self._definitions.set()
             self._definitions = asyncio.Event()
-        if not self._watched:
-            return
-        for run_key in self._watched.keys() & batch.runs.keys():
-            for news in self._watched[run_key]:
-                news.set()
+        for run_key, watchers in self._watched.items():
+            if changed(run_key):
+                for news in watchers:
+                    news.set()
+
+    def wake_all(self) -> None:
+        """There may be news of any run."""
+        self.wake(lambda _: True, definitions=True)
 
     async def definition(self) -> None:
-        """Returns when a definition or an alias has come, or after POLL_SECONDS."""
-        await wait_for_news(self._definitions)
+        """Returns when a definition or an alias has come, or after LOOK_SECONDS."""
+        await wait_for_news(self._definitions, LOOK_SECONDS)
 
 
-async def wait_for_news(news: asyncio.Event) -> None:
-    """Returns when there is news, or after POLL_SECONDS."""
+async def wait_for_news(news: asyncio.Event, seconds: float) -> None:
+    """Returns when there is news, or after so long."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(news.wait(), POLL_SECONDS)
+        await asyncio.wait_for(news.wait(), seconds)
     news.clear()

@@ -17,6 +17,7 @@ from services.gateway.definitions import Definitions
 from services.gateway.gateway import Gateway
 from services.gateway.lag import LagProbe, ask
 from services.gateway.live import Live
+from services.gateway.news import News
 from services.gateway.read_models.audit import audit_for_ever
 from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.expiry import expire_for_ever
@@ -79,6 +80,7 @@ async def main(context: Context[GatewaySettings]) -> None:
     expiring = asyncio.create_task(expire_for_ever(pool, settings, context.stop))
     settling = asyncio.create_task(settle_for_ever(pool, context.stop))
     auditing = asyncio.create_task(audit_for_ever(ledger, instruments, context.stop))
+    listening = asyncio.create_task(News(settings.postgres_url, settings.instance, live).listen(context.stop))
     await subscribers.start(context.stop)
     context.health.set_ready("kafka", True)
     try:
@@ -90,4 +92,5 @@ async def main(context: Context[GatewaySettings]) -> None:
         await dead_letters.stop()
         await expiring
         await asyncio.gather(settling, auditing)
+        await listening
         await pool.close()

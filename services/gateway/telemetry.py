@@ -19,6 +19,8 @@ class LogEvent(StrEnum):
     SETTLING_FAILED = "gateway.settling_failed"
     EXPIRY_FAILED = "gateway.expiry_failed"
     REQUEST_FAILED = "gateway.request_failed"
+    NEWS_AWAITED = "gateway.news_awaited"
+    """No connection to hear what other gateways write: open streams look by themselves, every second."""
 
 
 class Metric(StrEnum):

@@ -99,7 +99,10 @@ async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[
             if loop_time() - silent_since >= HEARTBEAT_SECONDS:
                 silent_since = loop_time()
                 yield b": still here\n\n"
-            await wait_for_news(news)
+            due = [silent_since + HEARTBEAT_SECONDS, ends_at, loop_time() + gateway.live.look_seconds]
+            if ended_since is not None:
+                due.append(ended_since + LAST_PROGRESS_SECONDS)
+            await wait_for_news(news, max(0.0, min(due) - loop_time()))
         yield b": connect again\n\n"
 
 

@@ -79,7 +79,7 @@ async def publish_workflow(request: Request, name: str, response: Response) -> D
     message = published(document.definition, datetime.fromtimestamp(now_ms() / 1000, UTC))
     known = await gateway.reader.definition(name, message.version)
     if known is not None:
-        if not same(known["body"]["definition"], orjson.loads(orjson.dumps(message.definition))):
+        if not same(known["body"]["definition"], message.definition):
             detail = f"{name}@{message.version} was published with other content, and stays as it is."
             hint = "give the definition another version, or none"
             raise ProblemError(409, "version_taken", "The version is taken", detail, hint=hint)

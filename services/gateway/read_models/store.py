@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from penstock.runtime.postgres import load_queries
+from services.gateway.news import CHANNEL, payloads
 from services.gateway.read_models import ledger
 from services.gateway.read_models.fold import Batch, RunRow
 
@@ -22,8 +23,8 @@ REFUSED_BY_DATABASE: Final = (
 """What no second try can cure: something in the rows themselves. Everything else is waited out."""
 
 
-async def write(pool: asyncpg.Pool, batch: Batch) -> None:
-    """All of the batch or nothing."""
+async def write(pool: asyncpg.Pool, batch: Batch, writer: str = "") -> None:
+    """All of the batch or nothing. The streams of every gateway but the `writer` hear of it."""
     if not (batch.runs or batch.usage or batch.stretches or batch.definitions or batch.aliases):
         return
     async with pool.acquire() as connection, connection.transaction():
@@ -37,6 +38,9 @@ async def write(pool: asyncpg.Pool, batch: Batch) -> None:
             await connection.execute(_WRITE["insert_definitions"], *_columns(batch.definitions))
         if batch.aliases:
             await connection.execute(_WRITE["upsert_aliases"], *_columns(batch.aliases))
+        told = list(payloads(writer, batch.runs, definitions=bool(batch.definitions or batch.aliases)))
+        if told:
+            await connection.execute(_WRITE["tell"], CHANNEL, told)
 
 
 async def _unsettle(connection: Any, batch: Batch) -> None:

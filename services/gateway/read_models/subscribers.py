@@ -150,7 +150,7 @@ class Subscribers:
             for each in refused:
                 await self._refuse(each.record, each.reason)
             try:
-                await self._until_possible(lambda: store.write(self._pool, batch))
+                await self._until_possible(lambda: store.write(self._pool, batch, self._settings.instance))
             except store.REFUSED_BY_DATABASE as error:
                 await self._write_apart(records, {id(each.record) for each in refused}, error)
                 return

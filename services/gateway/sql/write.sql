@@ -1,3 +1,6 @@
+-- tell: What other gateways' streams wait for, told when the batch is committed.
+SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload;
+
 -- insert_progress: Progress records as they came; one that is there already stays as it is.
 INSERT INTO run_progress (run_key, sequence, body)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[])

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -23,10 +22,9 @@ from penstock.contracts.messages import (
     UsageRecorded,
 )
 from services.gateway.tests.conftest import Running
+from services.gateway.tests.noon import NOON
 
 pytestmark = pytest.mark.stack
-
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -188,7 +186,7 @@ async def test_a_run_shows_its_steps_usage_and_output(gateway: Running) -> None:
 async def test_costs_are_grouped_by_what_is_asked_for(gateway: Running) -> None:
     # Given a run of a version of its own
     await tell_whole_run(gateway, "costly")
-    period = "since=2026-11-21T12:00:00Z&until=2026-11-21T13:00:00Z"
+    period = f"since={NOON:%Y-%m-%dT%H}:00:00Z&until={NOON:%Y-%m-%dT%H}:59:59Z"
     await gateway.until_holds(f"/v1/costs?by=run&{period}", lambda body: "costly" in str(body["lines"]))
 
     # When costs are read by tenant and workflow, and by run
@@ -205,8 +203,9 @@ async def test_costs_are_grouped_by_what_is_asked_for(gateway: Running) -> None:
 async def test_costs_come_in_pages_with_waste_runs_and_engine_time(gateway: Running) -> None:
     # Given a run, and a stretch of an engine's time
     await tell_whole_run(gateway, "paged")
-    until = "until=2026-11-21T13:00:00Z"
-    path = f"/v1/costs?by=workflow,version,day&since=2026-11-21T12:00:00Z&{until}&tenant=default&workflow=greet"
+    noon = f"{NOON:%Y-%m-%dT%H}"
+    until = f"until={noon}:59:59Z"
+    path = f"/v1/costs?by=workflow,version,day&since={noon}:00:00Z&{until}&tenant=default&workflow=greet"
     answer = await gateway.until_holds(path, lambda body: any("runs" in line for line in body["lines"]))
     line = next(line for line in answer.json()["lines"] if "runs" in line)
     assert line["wasted"]["total"] == "0"
@@ -229,7 +228,7 @@ async def test_costs_come_in_pages_with_waste_runs_and_engine_time(gateway: Runn
         assert (await gateway.http.get(f"/v1/costs?{wrong}")).status_code == 422
     reconciled = (await gateway.http.get("/v1/costs/reconciled")).json()
     assert reconciled["pools"] == []
-    entries = await gateway.http.get("/v1/costs/entries?since=2026-11-21T12:00:00Z&tenant=default")
+    entries = await gateway.http.get(f"/v1/costs/entries?since={noon}:00:00Z&tenant=default")
     assert [list(orjson.loads(text)) for text in entries.text.splitlines()][-2:] == [["usage"], ["end"]]
 
 

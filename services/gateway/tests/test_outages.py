@@ -1,29 +1,31 @@
 """Outages and company: nothing is lost while a part is away, and a stream sees what another gateway read."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from penstock.contracts import ids
-from penstock.contracts.envelope import Envelope, encode
+from penstock.contracts.envelope import Envelope, encode, rfc3339
 from penstock.contracts.messages import RunFinished, RunProgressed
 from penstock.contracts.topics import RUN_FINISHED, RUN_PROGRESSED, Service, Topic
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
+from services.gateway.tests.noon import NOON
 from services.local.system import System, Systems
 
 pytestmark = [pytest.mark.stack, pytest.mark.chaos, pytest.mark.slow]
 
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SECONDS_MAX = 120.0
 
 
 async def say(publisher: Publisher, topic: Topic[Any], message: Any) -> None:
     """What the orchestrator would publish."""
-    envelope = Envelope(id=message.run_id, type=topic.event_type, source="test", time="2026-11-21T12:00:00Z")
+    envelope = Envelope(
+        id=message.run_id, type=topic.event_type, source="test", time=rfc3339(round(NOON.timestamp() * 1000))
+    )
     await publisher.send([encode(topic, message, envelope, key=message.run_id)])
 
 

@@ -1,6 +1,5 @@
 """Owns the examples of what a reader sees of a run's relatives."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from penstock.contracts.children import ParentStep
 from penstock.contracts.messages import Failure, RunProgressed, RunStart, StepChange, StepPhase
 from services.gateway.api.bodies import RunBody
 from services.gateway.api.views import detail
+from services.gateway.tests.noon import NOON
 
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 KEY = ids.run_key("default", "order-1")
 REQUEST = ids.request_id(KEY, "main/review", 1)
 PARENT = ParentStep(run_id="order-0", home=1, step="main/order", request_id=REQUEST, depth=1)
