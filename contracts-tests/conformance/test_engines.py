@@ -1,6 +1,7 @@
 """One suite for every engine: the simulated one, and the OpenAI-compatible one on a real llama.cpp and model."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,7 @@ from services.inference.core.catalogue import HARDWARE
 from services.inference.core.roofline import Roofline
 from services.inference.core.structured import checked
 from services.inference.engines.openai import OpenAiEngine
-from services.inference.engines.protocol import Engine, EngineFailedError
+from services.inference.engines.protocol import Delta, Engine, EngineFailedError
 from services.inference.engines.simulated import SimulatedEngine
 from services.local.ports import LOOPBACK
 from services.orchestrator.core.dialogue import guide
@@ -60,6 +61,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
         made = SimulatedEngine(Roofline(HARDWARE["h100-sxm"]), batch_max=4, speed=10.0)
     else:
         made = OpenAiEngine(request.getfixturevalue("llama"), connections=8, now_ms=now_ms)
+        await made.probe()  # as the service does before the first call: the endpoint says what it is
     yield made
     await made.close()
 
@@ -117,6 +119,37 @@ async def test_structured_output_fits_its_schema(engine: Engine) -> None:
     assert isinstance(checked(generation.text, SCHEMA), bytes)
 
 
+async def test_a_choice_is_one_of_the_choices(engine: Engine) -> None:
+    for choices in (["yes", "no"], ['say "so"', "or\n not"]):
+        generation = await engine.generate(asks(choices=choices, max_tokens=40), 60.0)
+
+        assert generation.text in choices
+
+
+async def test_a_text_bound_by_a_regex_matches_it(engine: Engine) -> None:
+    for regex in ("[0-9]{4}-[0-9]{2}", "(yes|no), (Bern|Rome)"):
+        generation = await engine.generate(asks(regex=regex, max_tokens=60), 60.0)
+
+        assert re.fullmatch(regex, generation.text)
+
+
+async def test_the_pieces_of_an_answer_are_the_answer(engine: Engine) -> None:
+    heard = list[Delta]()
+
+    generation = await engine.generate(asks(), 60.0, heard.append)
+
+    assert "".join(each.text for each in heard) == generation.text
+    counts = [each.tokens for each in heard]
+    assert counts == sorted(counts)
+
+
+async def test_a_completion_goes_on_where_its_prompt_ends(engine: Engine) -> None:
+    generation = await engine.generate(asks(operation="completion", messages=[], prompt="One, two, three,"), 60.0)
+
+    assert generation.text
+    assert generation.usage.output > 0
+
+
 async def test_what_guides_a_loop_is_done_by_every_engine(engine: Engine) -> None:
     """Guard: an agent's turn and a plan need no more of a grammar than every engine has."""
     country = {"type": "object", "properties": {"country": {"enum": ["it", "fr"]}}, "required": ["country"]}
@@ -137,11 +170,11 @@ async def test_calls_run_side_by_side(engine: Engine) -> None:
     assert all(answer.text for answer in answers)
 
 
-async def test_a_schema_that_the_engine_cannot_do_asks_for_a_repair(engine: Engine) -> None:
+async def test_a_schema_that_the_engine_cannot_do_goes_elsewhere(engine: Engine) -> None:
     with pytest.raises(EngineFailedError) as caught:
         await engine.generate(asks(output_schema={"type": "object", "properties": {"a": {"type": "wrong"}}}), 60.0)
 
-    assert (caught.value.error.code, caught.value.error.next) == ("output_invalid", NextMove.REPAIR_OUTPUT)
+    assert (caught.value.error.code, caught.value.error.next) == ("schema_invalid", NextMove.RETRY_ELSEWHERE)
 
 
 async def test_a_call_past_its_deadline_ends_and_leaves_the_engine_usable(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """Owns what an engine's refusal means: a stable code and the next move, from the status and the error it names."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,9 +11,15 @@ RETRY_AFTER_MS_MAX: Final = 600_000
 
 CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 CONTEXT_PHRASES: Final = ("maximum context length", "context size", "max_model_len")
-SCHEMA_PHRASES: Final = ("schema", "grammar", "response_format", "guided")
+SCHEMA_PHRASES: Final = ("schema", "grammar", "response_format", "guided", "structured", "regex", "pattern")
+IMAGE_PHRASES: Final = ("image_url", "image input", "multimodal", "image support")
 QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+QUOTA_PHRASES: Final = ("exceeded your current quota", "billing")
+OVERLOADED_CODES: Final = frozenset({"overloaded_error"})
 FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
+
+_ROOM: Final = re.compile(r"maximum context length is (\d+)")
+_PROMPT: Final = re.compile(r"(\d+) (?:in the (?:messages|prompt)|input tokens|of text input)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +44,13 @@ def meaning(refusal: Refusal, *, structured: bool) -> WorkError:
 
 def _code(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
     status, names, text = refusal.status, refusal.names, refusal.message.lower()
+    if status in (400, 413, 422) and _answer_too_long(text):
+        return "max_tokens_beyond_room", NextMove.RETRY_ELSEWHERE
     if names & CONTEXT_CODES or (status in (400, 413) and any(phrase in text for phrase in CONTEXT_PHRASES)):
         return "context_overflow", NextMove.RETRY_ELSEWHERE
     if names & FILTER_CODES:
         return "content_filtered", NextMove.RETRY_ELSEWHERE
-    if names & QUOTA_CODES or status == 402:
+    if names & QUOTA_CODES or status == 402 or (status == 429 and any(phrase in text for phrase in QUOTA_PHRASES)):
         return "quota_exhausted", NextMove.RETRY_ELSEWHERE
     if status == 429:
         return "rate_limited", NextMove.RETRY_AFTER
@@ -51,14 +60,34 @@ def _code(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
         return "unknown_model", NextMove.RETRY_ELSEWHERE
     if status in (408, 504):
         return "timeout", NextMove.RETRY_ELSEWHERE
+    if status == 529 or names & OVERLOADED_CODES:
+        return "engine_overloaded", NextMove.RETRY_AFTER
     if status == 503:
         wait = refusal.retry_after_ms is not None
         return "engine_overloaded", NextMove.RETRY_AFTER if wait else NextMove.RETRY_ELSEWHERE
     if 400 <= status < 500:
+        if any(phrase in text for phrase in IMAGE_PHRASES):
+            return "image_unsupported", NextMove.RETRY_ELSEWHERE
         if structured and any(phrase in text for phrase in SCHEMA_PHRASES):
-            return "output_invalid", NextMove.REPAIR_OUTPUT
+            # No model has run: to ask the same endpoint again changes nothing, another one may know the grammar.
+            return "schema_invalid", NextMove.RETRY_ELSEWHERE
         return "bad_request", NextMove.GIVE_UP
     return "engine_error", NextMove.RETRY_ELSEWHERE
+
+
+def _answer_too_long(text: str) -> bool:
+    """Whether the prompt fits and `max_tokens` does not, as vLLM and OpenAI say it."""
+    if "max_tokens" not in text and "max_completion_tokens" not in text and "in the completion" not in text:
+        return False
+    if "too large" not in text and "maximum context length" not in text:
+        return False
+    room, prompt = _ROOM.search(text), _PROMPT.search(text)
+    return room is None or prompt is None or int(prompt.group(1)) < int(room.group(1))
+
+
+def beyond_room(message: str) -> WorkError:
+    """The prompt fits, the answer does not."""
+    return WorkError(code="max_tokens_beyond_room", message=message[:2000], next=NextMove.RETRY_ELSEWHERE)
 
 
 def unreachable(message: str) -> WorkError:

@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import orjson
 
-from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
-from services.inference.core.buckets import estimated_prompt_tokens, exclusive
-from services.inference.core.failures import Refusal, disconnected, meaning, timed_out, unreachable
+from penstock.contracts.messages import InferenceRequested
+from services.inference.core.buckets import estimated_prompt_tokens
+from services.inference.core.failures import disconnected, timed_out, unreachable
+from services.inference.core.pacing import Pace
+from services.inference.engines.openai_answer import Answer
+from services.inference.engines.openai_asked import Dialect, Endpoint, asked
+from services.inference.engines.openai_pool import Pools
+from services.inference.engines.openai_refusal import bounded, left, refused
 from services.inference.engines.protocol import (
     AbortedError,
-    Delta,
     EngineFailedError,
     EngineLoad,
     Generation,
@@ -22,10 +25,13 @@ from services.inference.engines.protocol import (
 )
 
 CONNECT_SECONDS: Final = 5.0
-KEEPALIVE_SECONDS: Final = 2.0
-"""Below the five seconds after which llama.cpp and uvicorn close an idle connection under our next request."""
-ERROR_BYTES_MAX: Final = 64 * 1024
-ANSWER_CHARACTERS_MAX: Final = 4 * 1024 * 1024
+EMBEDDINGS_BYTES_MAX: Final = 64 * 1024 * 1024
+TRIES_MAX: Final = 20
+"""Calls that are sent again because the endpoint said `too many`; after so many somebody else uses up the limit."""
+TOO_MANY_WAIT_SECONDS: Final = 0.5
+"""Where it does not say how long; doubled with each try."""
+_DIALECTS: Final[dict[str, Dialect]] = {"vllm": "vllm", "llamacpp": "llama.cpp"}
+"""By who owns the models that an endpoint lists."""
 
 
 class OpenAiEngine:
@@ -41,237 +47,184 @@ class OpenAiEngine:
         now_ms: Callable[[], int],
         api_key: str | None = None,
         name: str = "openai",
+        endpoint: Endpoint | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.name: Final = name
+        self._endpoint: Final = endpoint or Endpoint()
+        self._dialect: Dialect = self._endpoint.dialect or "generic"
+        self._context_tokens_max: Final[dict[str, int]] = {}
         self._running = 0
+        self._waiting = 0
         self._now_ms: Final = now_ms
-        headers = {"content-type": "application/json"}
+        self._pace: Pace | None = None
+        self._turn: Final = asyncio.Lock()
+        headers = {"content-type": "application/json", **self._endpoint.headers}
         if api_key is not None:
             headers["authorization"] = f"Bearer {api_key}"
-        self._client: Final = httpx.AsyncClient(
-            base_url=_with_version(base_url),
-            headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),  # the deadline bounds the call as a whole
-            limits=httpx.Limits(
-                max_connections=connections + 1,  # one for the probe
-                max_keepalive_connections=connections + 1,
-                keepalive_expiry=KEEPALIVE_SECONDS,
-            ),
-            transport=transport,
-            trust_env=False,
-        )
+        self._pools: Final = Pools(_with_version(base_url), headers, connections, CONNECT_SECONDS, transport)
 
     async def start(self) -> None:
         """Nothing: the endpoint is somebody else's."""
 
-    def limits(self, model: str) -> ModelLimits:  # noqa: ARG002  # endpoints do not say
-        """Unknown: the endpoint refuses what its model does not take."""
-        return ModelLimits()
+    def limits(self, model: str) -> ModelLimits:
+        """What the settings say, and the context that the endpoint lists; the rest it refuses by itself."""
+        said = self._endpoint
+        return ModelLimits(
+            said.context_tokens_max or self._context_tokens_max.get(model),
+            images=said.images,
+            embeddings=said.embeddings,
+            tools=said.tools,
+            adapters=said.adapters,
+            tokens_exact=False,
+        )
 
     def load(self) -> EngineLoad:
-        """Our calls; what others do there, endpoints do not say."""
-        return EngineLoad(running=self._running)
+        """Our calls, and those that wait for their turn; what others do there, endpoints do not say."""
+        return EngineLoad(running=self._running - self._waiting, waiting=self._waiting)
 
     def prompt_tokens(self, request: InferenceRequested) -> int:
         """An estimate: the endpoint has the tokenizer."""
         return estimated_prompt_tokens(request)
 
     async def probe(self) -> str:
-        """The models that the endpoint lists."""
+        """The models that the endpoint lists; what they say of themselves is kept."""
         try:
-            response = await self._client.get("models", timeout=CONNECT_SECONDS)
+            response = await self._pools.probing.get("models", timeout=CONNECT_SECONDS)
         except httpx.HTTPError as error:
             raise EngineFailedError(unreachable(_named(error))) from error
         if response.status_code != 200:
-            raise EngineFailedError(_refused(response, response.content, self._now_ms(), structured=False))
-        return f"{self._client.base_url} answers"
+            raise EngineFailedError(refused(response, response.content, self._now_ms(), structured=False))
+        self._learn(response.content)
+        return f"{self._pools.probing.base_url} answers"
+
+    def _learn(self, content: bytes) -> None:
+        try:
+            models = [each for each in orjson.loads(content)["data"] if isinstance(each, dict)]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return
+        for model in models:
+            meta = model.get("meta")
+            context = model.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
+            if isinstance(context, int) and context > 0:
+                self._context_tokens_max[str(model.get("id"))] = context
+        if self._endpoint.dialect is None:
+            owners = {str(model.get("owned_by")) for model in models}
+            self._dialect = next((_DIALECTS[owner] for owner in owners if owner in _DIALECTS), "generic")
 
     async def generate(
         self, request: InferenceRequested, timeout_seconds: float, on_delta: OnDelta | None = None
     ) -> Generation:
-        """One chat completion, streamed."""
-        answer = _Answer(asyncio.get_running_loop().time, on_delta)
+        """One completion, streamed, or one list of embeddings."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + timeout_seconds
+        answer = Answer(request, asked(request, self._endpoint, self._dialect), clock, on_delta)
         self._running += 1
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout_at(ends_at):
+                await self._paced(request, answer, ends_at)
+        except TimeoutError as error:
+            raise answer.failed(timed_out(timeout_seconds)) from error
+        except asyncio.CancelledError as error:
+            raise AbortedError(answer.spent(), answer.first_token_ms) from error
+        finally:
+            self._running -= 1
+        return answer.generation()
+
+    async def _paced(self, request: InferenceRequested, answer: Answer, ends_at: float) -> None:
+        """Asks in its turn; again where the endpoint says `too many`, as long as there is time."""
+        clock = asyncio.get_running_loop().time
+        if self._pace is None:
+            self._pace = Pace(self._endpoint.requests_per_minute, self._endpoint.tokens_per_minute, clock())
+        pace = self._pace
+        tokens = estimated_prompt_tokens(request) + (0 if request.operation == "embedding" else request.max_tokens)
+        tries = 0
+        while True:
+            await self._wait_for_turn(pace, tokens)
+            try:
+                await self._exchange(answer)
+            except EngineFailedError as error:
+                pace.settle(tokens, answer.tokens or 0, clock())
+                tries += 1
+                wait_seconds = self._again_after(error, request, answer, tries)
+                if wait_seconds is None or tries == TRIES_MAX or clock() + wait_seconds >= ends_at:
+                    raise
+                pace.hold(wait_seconds, clock())
+            else:
+                pace.settle(tokens, tokens if answer.tokens is None else answer.tokens, clock())
+                return
+
+    def _again_after(
+        self, error: EngineFailedError, request: InferenceRequested, answer: Answer, tries: int
+    ) -> float | None:
+        """The seconds after which the call goes again, as the endpoint wants it; None where it does not."""
+        if answer.first_token_ms is not None:
+            return None
+        if error.error.code == "max_tokens_beyond_room" and request.on_overflow == "clamp" and answer.asked.bounded:
+            answer.asked = asked(request, self._endpoint, self._dialect, bounded=False)
+            return 0.0
+        if error.error.code != "rate_limited":
+            return None
+        after_ms = error.error.retry_after_ms
+        return TOO_MANY_WAIT_SECONDS * 2 ** min(tries, 6) if after_ms is None else after_ms / 1000
+
+    async def _wait_for_turn(self, pace: Pace, tokens: int) -> None:
+        """Returns when a call may go, first come, first served."""
+        clock = asyncio.get_running_loop().time
+        self._waiting += 1
+        try:
+            async with self._turn:
+                while (seconds := pace.wait_seconds(tokens, clock())) > 0:
+                    await asyncio.sleep(seconds)
+                pace.take(tokens, clock())
+        finally:
+            self._waiting -= 1
+
+    async def _exchange(self, answer: Answer) -> None:
+        async with self._pools.client() as client:
+            try:
                 try:
-                    await self._stream(request, answer)
+                    await self._stream(client, answer)
                 except httpx.RemoteProtocolError:
                     if answer.first_token_ms is not None:
                         raise
                     # A kept connection that the server closed as we wrote: it never read the request.
-                    await self._stream(request, answer)
-        except TimeoutError as error:
-            raise answer.failed(timed_out(timeout_seconds), request) from error
-        except asyncio.CancelledError as error:
-            raise AbortedError(answer.spent(request), answer.first_token_ms) from error
-        except httpx.HTTPError as error:
-            reason = unreachable(_named(error)) if answer.first_token_ms is None else disconnected(_named(error))
-            raise answer.failed(reason, request) from error
-        finally:
-            self._running -= 1
-        return answer.generation(request)
+                    await self._stream(client, answer)
+            except httpx.HTTPError as error:
+                reason = unreachable(_named(error)) if answer.first_token_ms is None else disconnected(_named(error))
+                raise answer.failed(reason) from error
 
-    async def _stream(self, request: InferenceRequested, answer: "_Answer") -> None:
-        headers = {"x-request-id": str(request.request_id)}
-        async with self._client.stream(
-            "POST", "chat/completions", content=orjson.dumps(_body(request)), headers=headers
-        ) as response:
+    async def _stream(self, client: httpx.AsyncClient, answer: Answer) -> None:
+        call, headers = answer.asked, {"x-request-id": answer.request_id}
+        answer.sent = True
+        async with client.stream("POST", call.path, content=orjson.dumps(call.body), headers=headers) as response:
+            now = asyncio.get_running_loop().time()
+            if self._pace is not None:
+                self._pace.learn(left(response.headers), now)
             if response.status_code != 200:
-                content = await _bounded(response)
-                structured = request.output_schema is not None
-                raise answer.failed(_refused(response, content, self._now_ms(), structured=structured), request)
+                content = await bounded(response)
+                raise answer.failed(refused(response, content, self._now_ms(), structured=answer.structured))
+            if call.path == "embeddings":
+                answer.take_embeddings(await _whole(response, answer))
+                return
             async for line in response.aiter_lines():
                 name, _, data = line.partition(":")
                 data = data.strip()
                 if name in ("data", "error") and data and data != "[DONE]":
-                    answer.take(data, request)
+                    answer.take(data)
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self._pools.close()
 
 
-class _Answer:
-    """An answer while it streams in."""
-
-    def __init__(self, clock: Callable[[], float], on_delta: OnDelta | None) -> None:
-        self._clock: Final = clock
-        self._on_delta: Final = on_delta
-        self._began: Final = clock()
-        self._parts: Final[list[str]] = []
-        self._characters = 0
-        self._chunks = 0
-        self._finish_reason: str | None = None
-        self._usage: TokenUsage | None = None
-        self.first_token_ms: float | None = None
-
-    def take(self, data: str, request: InferenceRequested) -> None:
-        try:
-            chunk = orjson.loads(data)
-            fault = chunk.get("error", chunk if "choices" not in chunk else None)
-            if fault is not None:
-                refusal = _refusal(200, fault, None)
-                raise self.failed(meaning(refusal, structured=request.output_schema is not None), request)
-            for choice in chunk["choices"]:
-                self._take_delta(choice.get("delta") or {})
-                self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            if chunk.get("usage"):
-                self._usage = _usage(chunk["usage"])
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise self.failed(disconnected(f"the stream is not a chat completion: {error!r}"), request) from error
-
-    def _take_delta(self, delta: dict[str, Any]) -> None:
-        text = delta.get("content")
-        if not text and not delta.get("reasoning_content") and not delta.get("reasoning"):
-            return
-        if self.first_token_ms is None:
-            self.first_token_ms = (self._clock() - self._began) * 1000
-        self._chunks += 1
-        if text and self._characters < ANSWER_CHARACTERS_MAX:
-            self._parts.append(text)
-            self._characters += len(text)
-            if self._on_delta is not None:
-                self._on_delta(Delta(text, self._chunks))
-
-    def spent(self, request: InferenceRequested) -> TokenUsage:
-        """What a call that is stopped now has used: as the engine said, else one token per chunk that came."""
-        return self._usage or self._estimated(request)
-
-    def failed(self, error: WorkError, request: InferenceRequested) -> EngineFailedError:
-        """A failure with what had been spent; where the engine has not said, one token per chunk that came."""
-        usage = self._usage
-        if usage is None and self._chunks:
-            usage = self._estimated(request)
-        return EngineFailedError(error, usage, self.first_token_ms)
-
-    def generation(self, request: InferenceRequested) -> Generation:
-        if self._finish_reason is None:
-            raise self.failed(disconnected("the stream ended without a finish reason"), request)
-        if self._finish_reason == "content_filter":
-            refusal = Refusal(200, frozenset({"content_filter"}), "the endpoint's content filter stopped the answer")
-            raise self.failed(meaning(refusal, structured=False), request)
-        return Generation(
-            text="".join(self._parts),
-            finish_reason=self._finish_reason,
-            usage=self._usage or self._estimated(request),
-            first_token_ms=self.first_token_ms
-            if self.first_token_ms is not None
-            else (self._clock() - self._began) * 1000,
-        )
-
-    def _estimated(self, request: InferenceRequested) -> TokenUsage:
-        return TokenUsage(input=estimated_prompt_tokens(request), output=self._chunks)
-
-
-def _body(request: InferenceRequested) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": request.model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.seed is not None:
-        body["seed"] = request.seed
-    if request.output_schema is not None:
-        schema = {"name": "output", "strict": True, "schema": request.output_schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
-
-
-def _usage(usage: dict[str, Any]) -> TokenUsage:
-    prompt_details = usage.get("prompt_tokens_details") or {}
-    completion_details = usage.get("completion_tokens_details") or {}
-    return exclusive(
-        usage.get("prompt_tokens") or 0,
-        prompt_details.get("cached_tokens") or 0,
-        usage.get("completion_tokens") or 0,
-        completion_details.get("reasoning_tokens") or 0,
-    )
-
-
-def _refused(response: httpx.Response, content: bytes, now_ms: int, *, structured: bool) -> WorkError:
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        body = content.decode(errors="replace")
-    fault = body.get("error", body) if isinstance(body, dict) else body
-    retry_after_ms = _retry_after_ms(response.headers.get("retry-after"), now_ms)
-    return meaning(_refusal(response.status_code, fault, retry_after_ms), structured=structured)
-
-
-def _refusal(status: int, fault: Any, retry_after_ms: int | None) -> Refusal:
-    if not isinstance(fault, dict):
-        return Refusal(status, frozenset(), str(fault), retry_after_ms)
-    names = frozenset(str(fault[name]) for name in ("code", "type", "param") if fault.get(name) is not None)
-    inner = fault.get("code")
-    if status == 200 and isinstance(inner, int):
-        status = inner  # an error in the middle of a stream carries the status it would have had
-    return Refusal(status, names, str(fault.get("message") or fault.get("detail") or fault), retry_after_ms)
-
-
-def _retry_after_ms(value: str | None, now_ms: int) -> int | None:
-    """RFC 9110, section 10.2.3: seconds or a date."""
-    if value is None:
-        return None
-    try:
-        if value.strip().isdigit():
-            return int(value) * 1000
-        return max(0, int(parsedate_to_datetime(value).timestamp() * 1000) - now_ms)
-    except ValueError:
-        return None
-
-
-async def _bounded(response: httpx.Response) -> bytes:
+async def _whole(response: httpx.Response, answer: Answer) -> bytes:
     content = bytearray()
     async for part in response.aiter_bytes():
         content += part
-        if len(content) >= ERROR_BYTES_MAX:
-            break
-    return bytes(content[:ERROR_BYTES_MAX])
+        if len(content) > EMBEDDINGS_BYTES_MAX:
+            raise answer.failed(disconnected(f"more than {EMBEDDINGS_BYTES_MAX} bytes of embeddings"))
+    return bytes(content)
 
 
 def _named(error: Exception) -> str:

@@ -139,6 +139,6 @@ def _text(request: InferenceRequested) -> tuple[str, str]:
         except (CannotSampleError, AttributeError, IndexError, TypeError, ValueError) as error:
             message = f"the simulated engine cannot do this schema: {error}"
             raise EngineFailedError(
-                WorkError(code="output_invalid", message=message, next=NextMove.REPAIR_OUTPUT)
+                WorkError(code="schema_invalid", message=message[:2000], next=NextMove.RETRY_ELSEWHERE)
             ) from error
     return (text, "stop") if len(text) <= characters_max else (text[:characters_max], "length")

@@ -62,9 +62,9 @@ def refuses(status: int, body: Any, **headers: str) -> Answer:
     return lambda _: httpx.Response(status, json=body, headers=headers)
 
 
-async def failure_of(answer: Answer, **changes: Any) -> EngineFailedError:
+async def failure_of(answer: Answer, seconds: float = 10.0, **changes: Any) -> EngineFailedError:
     with pytest.raises(EngineFailedError) as caught:
-        await an_engine(answer).generate(asks(**changes), 10.0)
+        await an_engine(answer).generate(asks(**changes), seconds)
     return caught.value
 
 
@@ -116,8 +116,12 @@ async def test_an_endpoint_that_counts_nothing_is_counted_by_its_chunks() -> Non
     ("retry_after", "expected_ms"),
     [("7", 7_000), ("Wed, 18 Nov 2026 11:07:00 GMT", 20_000), ("Wed, 18 Nov 2020 11:07:00 GMT", 0), ("soon", None)],
 )
-async def test_a_rate_limit_says_when_to_come_back(retry_after: str, expected_ms: int | None) -> None:
-    failure = await failure_of(refuses(429, {"error": {"message": "slow down"}}, **{"retry-after": retry_after}))
+async def test_a_rate_limit_that_ends_after_the_deadline_says_when_to_come_back(
+    retry_after: str, expected_ms: int | None
+) -> None:
+    answer = refuses(429, {"error": {"message": "slow down"}}, **{"retry-after": retry_after})
+
+    failure = await failure_of(answer, seconds=0.5)
 
     assert (failure.error.code, failure.error.next) == ("rate_limited", NextMove.RETRY_AFTER)
     assert failure.error.retry_after_ms == expected_ms
