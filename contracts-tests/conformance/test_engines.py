@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from penstock.contracts.ids import request_id, run_key
-from penstock.contracts.messages import ChatMessage, InferenceRequested, NextMove
+from penstock.contracts.messages import ChatMessage, InferenceRequested, NextMove, Sampling, ToolSignature
 from penstock.runtime.clock import now_ms
 from penstock.workflow.loops import AgentLoop, Planner
 from services.inference.core.catalogue import HARDWARE
 from services.inference.core.roofline import Roofline
-from services.inference.core.structured import checked
+from services.inference.core.structured import answered, checked, embedded
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Delta, Engine, EngineFailedError
 from services.inference.engines.simulated import SimulatedEngine
@@ -148,6 +148,50 @@ async def test_a_completion_goes_on_where_its_prompt_ends(engine: Engine) -> Non
 
     assert generation.text
     assert generation.usage.output > 0
+
+
+async def test_a_tool_is_called_with_arguments_that_fit_it(engine: Engine) -> None:
+    if not engine.limits(MODEL).tools:
+        pytest.skip("this engine does not say that its model calls tools")
+    city = {"type": "object", "properties": {"city": {"enum": ["Bern", "Rome"]}}, "required": ["city"]}
+    asked = asks(tools=[ToolSignature(name="weather", parameters=city)], tool_choice="weather", max_tokens=60)
+
+    generation = await engine.generate(asked, 60.0)
+
+    assert generation.finish_reason == "tool_calls"
+    assert isinstance(answered(generation.text, generation.tool_calls, asked), bytes)
+
+
+async def test_an_embedding_is_a_vector_for_each_input(engine: Engine) -> None:
+    if not engine.limits(MODEL).embeddings:
+        pytest.skip("this engine does not say that its model gives embeddings")
+    asked = asks(operation="embedding", messages=[], inputs=["water", "stone", "water"])
+
+    generation = await engine.generate(asked, 60.0)
+
+    assert isinstance(embedded(generation.embeddings, asked.inputs or []), bytes)
+    first, other, again = generation.embeddings or ()
+    assert first == pytest.approx(again)
+    assert first != other
+    assert (generation.text, generation.usage.output) == ("", 0)
+
+
+async def test_log_probabilities_come_where_they_are_asked_for(engine: Engine) -> None:
+    generation = await engine.generate(asks(sampling=Sampling(logprobs=2)), 60.0)
+
+    assert generation.logprobs
+    assert all(each.logprob <= 0 for each in generation.logprobs)
+    assert (await engine.generate(asks(), 60.0)).logprobs is None
+
+
+async def test_an_answer_ends_before_what_stops_it(engine: Engine) -> None:
+    whole = (await engine.generate(asks(), 60.0)).text
+    stop = whole[len(whole) // 2 :][:3]
+
+    cut = await engine.generate(asks(sampling=Sampling(stop=[stop])), 60.0)
+
+    assert stop not in cut.text
+    assert cut.finish_reason == "stop"
 
 
 async def test_what_guides_a_loop_is_done_by_every_engine(engine: Engine) -> None:

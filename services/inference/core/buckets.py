@@ -1,5 +1,7 @@
 """Owns the conversion of an engine's token counts, which include one another, into buckets that do not."""
 
+from typing import Final
+
 from penstock.contracts.messages import InferenceRequested, TokenUsage
 
 
@@ -18,9 +20,18 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text) // 4)
 
 
+IMAGE_TOKENS: Final = 1_000
+"""An image of about a million pixels to most of the models that see."""
+
+
 def estimated_prompt_tokens(request: InferenceRequested) -> int:
     """Tokens of all that the model reads, estimated; at least one."""
-    texts = [message.content for message in request.messages] + (request.inputs or [])
+    tokens = sum(map(estimated_tokens, request.inputs or ()))
     if request.prompt is not None:
-        texts.append(request.prompt)
-    return max(1, sum(map(estimated_tokens, texts)))
+        tokens += estimated_tokens(request.prompt)
+    for message in request.messages:
+        tokens += estimated_tokens(message.content) + IMAGE_TOKENS * len(message.images or ())
+        tokens += sum(estimated_tokens(str(call.arguments)) for call in message.tool_calls or ())
+    for tool in request.tools or ():
+        tokens += estimated_tokens(tool.description) + estimated_tokens(str(tool.parameters))
+    return max(1, tokens)

@@ -43,6 +43,11 @@ def meaning(refusal: Refusal, *, structured: bool) -> WorkError:
 
 
 def _code(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
+    return _named(refusal) or _by_status(refusal) or _about_the_request(refusal, structured=structured)
+
+
+def _named(refusal: Refusal) -> tuple[str, NextMove] | None:
+    """What the endpoint says in words goes before its status."""
     status, names, text = refusal.status, refusal.names, refusal.message.lower()
     if status in (400, 413, 422) and _answer_too_long(text):
         return "max_tokens_beyond_room", NextMove.RETRY_ELSEWHERE
@@ -50,29 +55,42 @@ def _code(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
         return "context_overflow", NextMove.RETRY_ELSEWHERE
     if names & FILTER_CODES:
         return "content_filtered", NextMove.RETRY_ELSEWHERE
-    if names & QUOTA_CODES or status == 402 or (status == 429 and any(phrase in text for phrase in QUOTA_PHRASES)):
+    if names & QUOTA_CODES or (status == 429 and any(phrase in text for phrase in QUOTA_PHRASES)):
         return "quota_exhausted", NextMove.RETRY_ELSEWHERE
-    if status == 429:
-        return "rate_limited", NextMove.RETRY_AFTER
-    if status in (401, 403):
-        return "engine_denied", NextMove.RETRY_ELSEWHERE
-    if status == 404:
-        return "unknown_model", NextMove.RETRY_ELSEWHERE
-    if status in (408, 504):
-        return "timeout", NextMove.RETRY_ELSEWHERE
-    if status == 529 or names & OVERLOADED_CODES:
+    if names & OVERLOADED_CODES:
         return "engine_overloaded", NextMove.RETRY_AFTER
-    if status == 503:
+    return None
+
+
+_STATUSES: Final = {
+    401: ("engine_denied", NextMove.RETRY_ELSEWHERE),
+    402: ("quota_exhausted", NextMove.RETRY_ELSEWHERE),
+    403: ("engine_denied", NextMove.RETRY_ELSEWHERE),
+    404: ("unknown_model", NextMove.RETRY_ELSEWHERE),
+    408: ("timeout", NextMove.RETRY_ELSEWHERE),
+    429: ("rate_limited", NextMove.RETRY_AFTER),
+    504: ("timeout", NextMove.RETRY_ELSEWHERE),
+    529: ("engine_overloaded", NextMove.RETRY_AFTER),
+}
+
+
+def _by_status(refusal: Refusal) -> tuple[str, NextMove] | None:
+    if refusal.status == 503:
         wait = refusal.retry_after_ms is not None
         return "engine_overloaded", NextMove.RETRY_AFTER if wait else NextMove.RETRY_ELSEWHERE
-    if 400 <= status < 500:
-        if any(phrase in text for phrase in IMAGE_PHRASES):
-            return "image_unsupported", NextMove.RETRY_ELSEWHERE
-        if structured and any(phrase in text for phrase in SCHEMA_PHRASES):
-            # No model has run: to ask the same endpoint again changes nothing, another one may know the grammar.
-            return "schema_invalid", NextMove.RETRY_ELSEWHERE
-        return "bad_request", NextMove.GIVE_UP
-    return "engine_error", NextMove.RETRY_ELSEWHERE
+    return _STATUSES.get(refusal.status)
+
+
+def _about_the_request(refusal: Refusal, *, structured: bool) -> tuple[str, NextMove]:
+    if not 400 <= refusal.status < 500:
+        return "engine_error", NextMove.RETRY_ELSEWHERE
+    text = refusal.message.lower()
+    if any(phrase in text for phrase in IMAGE_PHRASES):
+        return "image_unsupported", NextMove.RETRY_ELSEWHERE
+    if structured and any(phrase in text for phrase in SCHEMA_PHRASES):
+        # No model has run: to ask the same endpoint again changes nothing, another one may know the grammar.
+        return "schema_invalid", NextMove.RETRY_ELSEWHERE
+    return "bad_request", NextMove.GIVE_UP
 
 
 def _answer_too_long(text: str) -> bool:

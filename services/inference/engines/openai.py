@@ -174,7 +174,7 @@ class OpenAiEngine:
         self._waiting += 1
         try:
             async with self._turn:
-                while (seconds := pace.wait_seconds(tokens, clock())) > 0:
+                while (seconds := pace.wait_seconds(tokens, clock())) > 0:  # noqa: ASYNC110 - time is what is awaited
                     await asyncio.sleep(seconds)
                 pace.take(tokens, clock())
         finally:

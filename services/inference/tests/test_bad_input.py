@@ -21,10 +21,10 @@ from services.inference.tests.scripted import ScriptedEngine, a_caller, a_reques
 
 REQUESTED = "penstock.inference.small.standard.requested.v1"
 DEAD = f"dlq.{REQUESTED}"
-LIMITS = ModelLimits(64, images=True, tools=True)
+LIMITS = ModelLimits(4096, images=True, tools=True)
 NO_IMAGE = Image(blob="sha256:" + "0" * 64, bytes=9, media_type="image/png")
 BAD: dict[str, dict[str, Any]] = {
-    "context_overflow": {"messages": [{"role": "user", "content": "water " * 100}]},
+    "context_overflow": {"messages": [{"role": "user", "content": "water " * 5000}]},
     "max_tokens_beyond_room": {"max_tokens": 1_000_000},
     "unknown_model": {"model": "nobody"},
     "unknown_adapter": {"adapter": "nobody"},
