@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from services.gateway.api import aliases, blobs, costs, events, problems, reports, runs, workflows
+from services.gateway.api import aliases, blobs, costs, events, problems, reports, runs, text, workflows
 from services.gateway.api.strict import Door
 from services.gateway.console import page
 from services.gateway.gateway import Gateway
@@ -25,6 +25,7 @@ def build(gateway: Gateway) -> FastAPI:
         runs.router,
         blobs.router,
         events.router,
+        text.router,
         workflows.router,
         aliases.router,
         costs.router,

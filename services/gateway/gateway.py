@@ -10,6 +10,7 @@ from services.gateway.acceptance import Acceptance
 from services.gateway.definitions import Definitions
 from services.gateway.lag import LagProbe
 from services.gateway.live import Live
+from services.gateway.pieces import Pieces
 from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.reader import Reader
 from services.gateway.settings import GatewaySettings
@@ -27,6 +28,7 @@ class Gateway:
     blobs: Blobs
     definitions: Definitions
     live: Live
+    pieces: Pieces
     lag: LagProbe
     asyncapi: Callable[[], dict[str, Any]]
     instruments: Instruments

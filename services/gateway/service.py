@@ -18,6 +18,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.lag import LagProbe, ask
 from services.gateway.live import Live
 from services.gateway.news import News
+from services.gateway.pieces import Pieces
 from services.gateway.read_models.audit import audit_for_ever
 from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.expiry import expire_for_ever
@@ -68,6 +69,7 @@ async def main(context: Context[GatewaySettings]) -> None:
             blobs=Blobs(settings.blob_url),
             definitions=Definitions(reader),
             live=live,
+            pieces=Pieces(broker, context.stop),
             lag=LagProbe(lambda: ask(settings.kafka_bootstrap_servers), now_ms),
             asyncapi=subscribers.asyncapi,
             instruments=instruments,

@@ -23,6 +23,8 @@ class GatewaySettings(ServiceSettings, PostgresSettings):
     gateway_gather_ms: int = Field(default=50, ge=0, le=5_000, description="what a small batch waits for company")
     gateway_streams_max: int = Field(default=256, ge=1, le=100_000)
     """Live event streams open at a time."""
+    gateway_text_streams_max: int = Field(default=64, ge=1, le=10_000)
+    """Streams of answers that are watched while they come, at a time: each has a Kafka consumer of its own."""
     gateway_stream_seconds_max: float = Field(default=3_600.0, gt=0, le=86_400)
     """How long one live stream may last; its client reconnects where it was."""
     gateway_runs_retention_days: float = Field(default=30.0, gt=0, le=3_660)

@@ -84,7 +84,7 @@ async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[
             for sequence, body in page:
                 after = sequence
                 silent_since = loop_time()
-                yield _event("progress", body, sequence)
+                yield event("progress", body, sequence)
             if page:
                 continue
             if row is not None and row["ending"] is not None:
@@ -92,7 +92,7 @@ async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[
                 ended_since = loop_time() if ended_since is None else ended_since
                 late = loop_time() - ended_since >= LAST_PROGRESS_SECONDS
                 if late or (row["progress_status"] in TERMINAL and after >= row["sequence"]):
-                    yield _event("finished", orjson.dumps(row["ending"]))
+                    yield event("finished", orjson.dumps(row["ending"]))
                     return
             else:
                 ended_since = None
@@ -106,10 +106,11 @@ async def _events(gateway: Gateway, key: UUID, after: int, loop_time: Callable[[
         yield b": connect again\n\n"
 
 
-def _event(name: str, body: bytes, identifier: int | None = None) -> bytes:
+def event(name: str, body: bytes, identifier: object = None) -> bytes:
+    """One event as it goes over the wire."""
     # A body may hold line breaks between its tokens; in an event each line is a data line.
     lines = b"\n".join(b"data: " + line for line in body.splitlines())
-    head = b"" if identifier is None else b"id: %d\n" % identifier
+    head = b"" if identifier is None else f"id: {identifier}\n".encode()
     return head + b"event: " + name.encode() + b"\n" + lines + b"\n\n"
 
 

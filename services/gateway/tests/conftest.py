@@ -87,7 +87,7 @@ async def gateway(stack: SharedStack, tmp_path_factory: pytest.TempPathFactory) 
         settings, Service.GATEWAY, asyncio.Event(), Health(), registry, Instruments(registry), logger("test")
     )
     running = asyncio.create_task(main(context))
-    speakers = (Service.ORCHESTRATOR, Service.WORKER)
+    speakers = (Service.ORCHESTRATOR, Service.WORKER, Service.INFERENCE)
     publishers = {service: Publisher(service, KafkaBroker(stack.bootstrap_servers)) for service in speakers}
     for publisher in publishers.values():
         await publisher.start()
