@@ -85,8 +85,8 @@ def reference_of(value: Any) -> Reference | None:
     return Reference(digest, size_bytes, media_type)
 
 
-def references_in(value: Any) -> Iterator[Reference]:
-    """The references to JSON in a value, in order, at whatever depth; those inside their contents are not seen."""
+def references_in(value: Any, *, others: bool = False) -> Iterator[Reference]:
+    """The references to JSON in a value, with `others` all of them; those inside their contents are not seen."""
     stack = [value]
     while stack:
         each = stack.pop()
@@ -94,7 +94,7 @@ def references_in(value: Any) -> Iterator[Reference]:
             found = reference_of(each)
             if found is None:
                 stack.extend(reversed(each.values()))
-            elif found.is_json:
+            elif found.is_json or others:
                 yield found
         elif type(each) is list:
             stack.extend(reversed(each))

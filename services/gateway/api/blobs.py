@@ -63,8 +63,9 @@ async def read_blob(
     digest: Annotated[str, Path(description="sha256:… as a reference has it")],
     tenant: TenantOf,
     media_type: Annotated[str, Query(description="as the reference says; it is not stored with the blob")] = OCTETS,
+    preview: Annotated[int | None, Query(ge=1, le=65_536, description="so many characters, as text")] = None,
 ) -> Response:
-    """Read a blob of a tenant."""
+    """Read a blob of a tenant, or how it begins."""
     gateway = gateway_of(request)
     check_tenant(gateway, tenant)
     known = parsed_digest(digest.replace("%3A", ":").replace("%3a", ":"))
@@ -85,6 +86,11 @@ async def read_blob(
         "x-content-type-options": "nosniff",
         "content-security-policy": "default-src 'none'; sandbox",
     }
+    if preview is not None:
+        # Cut where a character ends: one has four bytes at most.
+        return Response(
+            content[: 4 * preview].decode(errors="ignore")[:preview], media_type="text/plain", headers=headers
+        )
     return Response(content, media_type=media_type if media_type in SHOWN else OCTETS, headers=headers)
 
 

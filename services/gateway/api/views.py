@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from penstock.contracts.blobs import references_in
 from penstock.contracts.ids import child_run_id
 from penstock.contracts.messages import RunProgressed, RunUsage, StepChange, UsageRecorded
 from services.gateway.api.bodies import Attempt, RunDetail, RunLine, StepLine
@@ -13,6 +14,8 @@ from services.gateway.read_models.reader import CHANGES_MAX
 
 Row = Mapping[str, Any]
 
+PREVIEW_CHARACTERS: Final = 4_000
+"""Of a large value, what a person is shown first."""
 RUN: Final = "run"
 """The kind of a step that asks for child runs."""
 
@@ -27,6 +30,18 @@ def links(run_id: str, tenant: str) -> dict[str, str]:
 def page_link(run_id: str, tenant: str) -> str:
     """Where a person looks at a run."""
     return f"/runs/{quote(run_id, safe='')}" + ("" if tenant == "default" else f"?tenant={tenant}")
+
+
+def blob_links(value: Any, tenant: str) -> list[tuple[str, str]]:
+    """The large parts of a value: how each is called, and where a person looks at it."""
+    return [
+        (
+            f"{reference.size_bytes} bytes of {reference.media_type}",
+            f"/v1/blobs/sha256:{reference.digest}?tenant={tenant}&media_type={quote(reference.media_type)}"
+            + (f"&preview={PREVIEW_CHARACTERS}" if reference.is_json else ""),
+        )
+        for reference in references_in(value, others=True)
+    ]
 
 
 def line(row: Row) -> RunLine:

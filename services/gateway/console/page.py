@@ -62,7 +62,13 @@ async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
 async def one_run(request: Request, run_id: RunIdOf, tenant: TenantOf) -> HTMLResponse:
     """A run's steps."""
     run = await find_run(gateway_of(request), run_id, tenant)
-    return _page("run.html", now=datetime.fromtimestamp(now_ms() / 1000, UTC), tenant=tenant, run=run)
+    return _page(
+        "run.html",
+        now=datetime.fromtimestamp(now_ms() / 1000, UTC),
+        tenant=tenant,
+        run=run,
+        blob_links=views.blob_links,
+    )
 
 
 def _page(template: str, **values: Any) -> HTMLResponse:

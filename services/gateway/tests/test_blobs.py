@@ -3,6 +3,7 @@
 import pytest
 
 from penstock.contracts.blobs import VALUE_BYTES_MAX
+from services.gateway.api.views import PREVIEW_CHARACTERS, blob_links
 from services.gateway.tests.conftest import Running
 
 pytestmark = pytest.mark.stack
@@ -20,6 +21,18 @@ async def test_an_image_is_stored_once_and_read_by_its_tenant(gateway: Running) 
     read = await gateway.http.get(f"/v1/blobs/{reference['$blob']}?tenant=acme&media_type=image/png")
     assert (read.status_code, read.content, read.headers["content-type"]) == (200, PNG, "image/png")
     assert read.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_person_is_shown_how_a_large_value_begins(gateway: Running) -> None:
+    document = "Über die Wasserkraft. " * 5_000
+    stored = (await gateway.http.post("/v1/blobs?tenant=acme", json=document)).json()
+    ((label, link),) = blob_links({"report": {"text": stored}, "n": 1}, "acme")
+
+    shown = await gateway.http.get(link)
+
+    assert label == f"{stored['bytes']} bytes of application/json"
+    assert shown.headers["content-type"] == "text/plain; charset=utf-8"
+    assert shown.text == f'"{document}"'[:PREVIEW_CHARACTERS]
 
 
 async def test_a_blob_is_nobody_elses(gateway: Running) -> None:

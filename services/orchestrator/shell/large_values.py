@@ -1,7 +1,7 @@
 """Owns large values at the orchestrator: what decisions need of blobs is read for them, large inputs are put away."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -12,24 +12,47 @@ from penstock.runtime.errors import Permanent
 from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core.contents import Contents
 from services.orchestrator.shell.inbox import Input, Requested
+from services.orchestrator.shell.store import Alarm
 from services.orchestrator.shell.telemetry import OrchestratorEvent
 
 log = structlog.get_logger()
 
 CONTENTS_BYTES_MAX: Final = 64 * 1024 * 1024
-"""JSON bytes of contents that are kept from batch to batch; a batch that needs more has it until it is over."""
+"""JSON bytes of contents that are kept from batch to batch."""
+BATCH_BYTES_MAX: Final = 256 * 1024 * 1024
+"""JSON bytes that one batch may look into; one that needs more is decided in parts."""
+
+
+class TooMuchAtOnceError(Exception):
+    """What a batch's decisions look into would be too much to hold: it is to be decided in parts."""
+
+
+def halves(inputs: Sequence[Input], due: Sequence[Alarm]) -> Iterator[tuple[Sequence[Input], Sequence[Alarm]]]:
+    """A batch in two, in its order: inputs first, then alarms."""
+    middle = (len(inputs) + len(due)) // 2
+    yield inputs[:middle], due[: max(0, middle - len(inputs))]
+    yield inputs[middle:], due[max(0, middle - len(inputs)) :]
 
 
 class LargeValues:
     """The contents that decisions have, and the store that they come from."""
 
-    def __init__(self, blobs: Blobs, bytes_max: int = CONTENTS_BYTES_MAX) -> None:
+    def __init__(
+        self, blobs: Blobs, bytes_max: int = CONTENTS_BYTES_MAX, batch_bytes_max: int = BATCH_BYTES_MAX
+    ) -> None:
         self._blobs: Final = blobs
+        self._batch_bytes_max: Final = batch_bytes_max
         self.contents: Final = Contents(bytes_max)
 
-    async def read(self, needed: Sequence[ContentNeededError]) -> None:
-        """What decisions could not be made without. What cannot be read at all is known as such. Raises Unavailable."""
+    async def read(self, needed: Sequence[ContentNeededError], *, alone: bool = True) -> None:
+        """What decisions could not be made without. What cannot be read at all is known as such.
+
+        Raises Unavailable, and TooMuchAtOnceError where it is more than a batch may hold, unless one input is `alone`.
+        """
         wanted = {(each.tenant, reference) for each in needed for reference in each.references}
+        size_bytes = self.contents.size_bytes + sum(reference.size_bytes for _, reference in wanted)
+        if size_bytes > self._batch_bytes_max and not alone:
+            raise TooMuchAtOnceError
         places = asyncio.Semaphore(CALLS_MAX)
 
         async def read(tenant: str, reference: Reference) -> None:

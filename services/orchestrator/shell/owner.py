@@ -18,7 +18,7 @@ from services.orchestrator.shell.amplification import CallHistory
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Input, Requested, Unreadable, read
-from services.orchestrator.shell.large_values import LargeValues
+from services.orchestrator.shell.large_values import LargeValues, TooMuchAtOnceError, halves
 from services.orchestrator.shell.outbox import Sender, Unacknowledged, unpack
 from services.orchestrator.shell.run_cache import RunCache
 from services.orchestrator.shell.store import Advance, Alarm, Batch, Position, RunTakenError, SliceClaim, Store
@@ -158,7 +158,7 @@ class Owner:
         due = self._alarms.due(at_ms, self._limits.alarms_per_batch_max)
         if inputs or due:
             await self._definitions.ensure_known(_workflows(inputs))
-            await self._decide(inputs, due, at_ms)
+            await self._decide_in_parts(inputs, due, at_ms)
         else:
             await self._tidy()
         self._idle_since_ms = self._clock()
@@ -176,6 +176,15 @@ class Owner:
         except BaseException:
             self._unacknowledged.keep(rows)
             raise
+
+    async def _decide_in_parts(self, inputs: Sequence[Input], due: Sequence[Alarm], at_ms: int) -> None:
+        """As one batch, unless what its decisions look into is too much to be held at once."""
+        try:
+            await self._decide(inputs, due, at_ms)
+        except TooMuchAtOnceError:
+            self._large.contents.trim()
+            for some, alarms in halves(inputs, due):
+                await self._decide_in_parts(some, alarms, at_ms)
 
     async def _decide(self, inputs: Sequence[Input], due: Sequence[Alarm], at_ms: int) -> None:
         """Decide, write, send. What the core cannot decide on is set aside, so that it stalls nothing."""
@@ -207,7 +216,7 @@ class Owner:
                 collisions += not await self._claim(needed.claims, at_ms)
             except _ContentsNeededError as error:
                 self._undo(deciding, acknowledged)
-                await self._large.read(error.needed)
+                await self._large.read(error.needed, alone=len(inputs) + len(due) == 1)
             except UndecidableError as error:
                 log.exception(OrchestratorEvent.UNDECIDABLE, cause=repr(error.cause)[:_SHOWN_CHARACTERS_MAX])
                 self._undo(deciding, acknowledged)

@@ -90,6 +90,40 @@ async def test_while_the_store_is_away_nothing_is_decided_and_nothing_is_lost(
     assert len(world.wire.take(PROMPTED)) == 1
 
 
+@pytest.mark.parametrize("due", [False, True])
+async def test_more_than_fits_at_once_is_decided_in_parts(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, due: bool
+) -> None:
+    """Guard: a batch of large documents is not read into memory whole."""
+    world = await a_world(blobs, READ_THEN_SUM)
+    await world.owner.process([world.request(f"order-{number}", input={"document": "d"}) for number in range(7)])
+    tasks = world.wire.take_tasks()
+    if due:
+        world.now_ms += 10**9  # the runs are past their deadlines by then; what they are told changes nothing
+    outputs = [await blobs.stored(f"{number} {DOCUMENT}", "default") for number in range(7)]
+    held: list[int] = []
+    large = world.owner._large
+    monkeypatch.setattr(large, "_batch_bytes_max", 3 * len(DOCUMENT))
+    read = large.read
+
+    async def watched(needed: Any, *, alone: bool = True) -> None:
+        await read(needed, alone=alone)
+        held.append(large.contents.size_bytes)
+
+    monkeypatch.setattr(large, "read", watched)
+    large.contents._bytes_max = 0  # type: ignore[misc]  # nothing is kept from part to part
+
+    await world.owner.process([world.answer(task, output) for task, output in zip(tasks, outputs, strict=True)])
+
+    if due:
+        assert len(world.wire.take(FINISHED)) == 7
+        return
+    prompts = [InferenceRequested.model_validate(body).messages[-1].content for body in world.wire.take(PROMPTED)]
+    assert prompts == [f"Sum {number} {DOCUMENT}" for number in range(7)]
+    assert max(held) <= 3 * len(DOCUMENT)
+    assert len(held) >= 3
+
+
 async def test_a_lost_blob_fails_its_run_alone(blobs: Blobs) -> None:
     world = await a_world(blobs, READ_THEN_SUM)
     await world.owner.process([world.request(name, input={"document": "d"}) for name in ("order-1", "order-2")])
