@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo up down test unit mutants lint format schemas bench clean
+.PHONY: help setup lock demo up down test unit mutants lint format schemas bench bench-fairness bench-documents soak clean
 
 help:  ## list the tasks
 	@echo "Penstock. Each task does the set-up that it needs; begin with \`make demo\`."
@@ -63,6 +63,15 @@ schemas: setup  ## write schemas/, the README's diagram and the tables in docs/ 
 
 bench: setup  ## measure speed on real Kafka and Postgres
 	@$(BIN)/python -m bench
+
+bench-fairness: setup  ## measure what a flooding tenant and a backlog do to others
+	@$(BIN)/python -m bench.fairness
+
+bench-documents: setup  ## measure documents per hour through three model calls each
+	@$(BIN)/python -m bench.documents
+
+soak: setup  ## thirty minutes at 80 % of that: what grows?
+	@$(BIN)/python -m bench.documents --minutes 30
 
 clean:  ## remove the virtual environment and local data
 	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache

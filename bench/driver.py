@@ -94,6 +94,16 @@ class Driver:
             self._send(workflow, 1)
         return await self._end(runs, start)
 
+    @property
+    def latencies_ms(self) -> list[float]:
+        """Of this stretch so far, in the order of the results."""
+        return self._latencies_ms
+
+    @property
+    def outstanding(self) -> int:
+        """Runs that were sent and have not finished."""
+        return len(self._sent_at)
+
     def _begin(self) -> None:
         self._sent_at.clear()
         self._latencies_ms = []
