@@ -1,4 +1,4 @@
-"""One suite for every engine: the simulated one, and the OpenAI-compatible one on a real llama.cpp and model."""
+"""One suite for every engine: the simulated one, vLLM's, and the OpenAI-compatible one on a real llama.cpp."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -20,10 +20,11 @@ from services.inference.core.structured import answered, checked, embedded
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Delta, Engine, EngineFailedError
 from services.inference.engines.simulated import SimulatedEngine
+from services.inference.tests.small_vllm import small_vllm
 from services.local.ports import LOOPBACK
 from services.orchestrator.core.dialogue import guide
 
-MODEL = "smollm2-135m"
+MODEL: Final = "smollm2-135m"
 KEY = run_key("default", "r")
 SCHEMA = {
     "type": "object",
@@ -53,15 +54,25 @@ def llama() -> Iterator[str]:
             process.terminate()
 
 
-@pytest.fixture(scope="module", params=["simulated", pytest.param("llama.cpp", marks=pytest.mark.model)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "simulated",
+        pytest.param("llama.cpp", marks=pytest.mark.model),
+        pytest.param("vllm", marks=pytest.mark.vllm),
+    ],
+)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     """The engine under test."""
     made: Engine
     if request.param == "simulated":
         made = SimulatedEngine(Roofline(HARDWARE["h100-sxm"]), batch_max=4, speed=10.0)
+    elif request.param == "vllm":
+        made = small_vllm(MODEL, max_model_len=512)
     else:
         made = OpenAiEngine(request.getfixturevalue("llama"), connections=8, now_ms=now_ms)
-        await made.probe()  # as the service does before the first call: the endpoint says what it is
+    await made.start()
+    await made.probe()  # as the service does before the first call: the endpoint says what it is
     yield made
     await made.close()
 

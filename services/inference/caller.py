@@ -23,6 +23,11 @@ from services.inference.streaming import AnswerStream, Streaming
 from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader, Ticket
 
+POISON: Final = "poison_request"
+"""What killed an engine twice: its run is told, and the record goes to the dead letters with its bytes."""
+GONE: Final = frozenset({"engine_unreachable", "engine_died", "engine_hung"})
+"""Nobody there: others need not find that out each for itself."""
+
 _log = logger("caller")
 
 
@@ -81,7 +86,10 @@ class ModelCaller:
             _end(stream, result)
         if self._instruments is not None and result.charge is not None:
             self._instruments.called(ticket, result)
-        return self._answers.records(work, station, result)
+        records = self._answers.records(work, station, result)
+        if result.error is not None and result.error.code == POISON:
+            raise Poison(result.error.message, records)
+        return records
 
     async def _call(self, ticket: Ticket, station: Station, result: Result, on_delta: OnDelta | None) -> None:
         """Asks the engine, once it is there; what comes of it is in `result`, also where this is cut off."""
@@ -136,7 +144,7 @@ class ModelCaller:
             _take(result, result.generation, accepted)
 
     def _failed(self, request: InferenceRequested, station: Station, error: EngineFailedError) -> None:
-        if error.error.code == "engine_unreachable":
+        if error.error.code in GONE:
             station.watch.suspect()
         _log.warning(Event.CALL_FAILED, request_id=str(request.request_id), run_id=request.run_id, error=str(error))
 

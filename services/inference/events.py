@@ -12,3 +12,7 @@ class Event(StrEnum):
     ENERGY_UNREADABLE = "energy.unreadable"
     CALL_FAILED = "call.failed"
     PIECE_LOST = "stream.piece_lost"
+    ENGINE_BUILT = "engine.built"
+    ENGINE_NOT_BUILT = "engine.not_built"
+    ENGINE_DIED = "engine.died"
+    ENGINE_HUNG = "engine.hung"

@@ -1,10 +1,11 @@
 """Owns the settings of inference, and what they make: the engine, its prices, its models."""
 
+import os
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from penstock.contracts.prices import PriceList
 from penstock.runtime.clock import now_ms
@@ -18,6 +19,8 @@ from services.inference.core.weights import PRIOR, of_roofline
 from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine
 from services.inference.engines.simulated import SimulatedEngine
+from services.inference.engines.vllm import VllmEngine
+from services.inference.engines.vllm_options import VllmOptions, read_options
 from services.inference.metering import Billing
 
 PRICES: Final = Path(__file__).with_name("prices.yaml")
@@ -28,7 +31,7 @@ class InferenceSettings(ServiceSettings):
 
     inference_pool: str = "small"
     """The pool whose requests this instance takes; one of PENSTOCK_POOLS."""
-    inference_engine: Literal["openai", "simulated"] = "openai"
+    inference_engine: Literal["openai", "vllm", "simulated"] = "openai"
     inference_base_url: str = Field(default="http://127.0.0.1:8080/v1", description="an OpenAI-compatible endpoint")
     inference_api_key: SecretStr | None = None
     """Sent as a bearer token, where the endpoint asks for one."""
@@ -45,6 +48,8 @@ class InferenceSettings(ServiceSettings):
     inference_account_seconds: float = Field(default=60.0, ge=0.01, le=3600, description="between records of account")
     inference_stream_every_ms: float = Field(default=75.0, ge=1, le=10_000, description="between pieces of an answer")
     inference_stream_characters: int = Field(default=400, ge=1, le=65_536, description="of a piece that is due sooner")
+    inference_vllm: Annotated[VllmOptions | None, BeforeValidator(read_options)] = None
+    """With the engine `vllm`: its options as YAML, or the path of a YAML file. `{arguments: {model: …}}` at least."""
     inference_simulated_hardware: str = "h100-sxm"
     """Which GPU the simulation models."""
     inference_simulated_billions: float = Field(default=8.03, gt=0, le=10_000)
@@ -57,6 +62,8 @@ class InferenceSettings(ServiceSettings):
             raise ValueError(f"pool {self.inference_pool!r} is not one of PENSTOCK_POOLS: {', '.join(self.pools)}")
         if self.inference_simulated_hardware not in HARDWARE:
             raise ValueError(f"simulated hardware is one of {', '.join(HARDWARE)}")
+        if self.inference_engine == "vllm" and self.inference_vllm is None:
+            raise ValueError("the engine `vllm` needs PENSTOCK_INFERENCE_VLLM, at least {arguments: {model: …}}")
         try:
             prices = self.price_list()
         except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -109,6 +116,10 @@ class InferenceSettings(ServiceSettings):
                     now_ms=now_ms,
                     api_key=None if self.inference_api_key is None else self.inference_api_key.get_secret_value(),
                 )
+            case "vllm":
+                assert self.inference_vllm is not None
+                # vLLM and its processes read variables of their own.
+                return VllmEngine(self.inference_vllm, environment=os.environ)  # noqa: TID251 # settings own these
             case "simulated":
                 return SimulatedEngine(
                     self._roofline(), batch_max=self.concurrency, speed=self.inference_simulated_speed

@@ -39,11 +39,12 @@ class Permanent(PenstockError):
 
 
 class Poison(PenstockError):
-    """The record can never be handled."""
+    """The record can never be handled. `answers` are for whoever waits for it, where that can be told."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, answers: Sequence[Outgoing] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.answers = answers
 
 
 class NotAcknowledged(PenstockError):

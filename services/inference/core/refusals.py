@@ -31,7 +31,7 @@ def examined(
     fault = _unsupported(request, limits) or _unusable(request)
     if fault is not None:
         return fault
-    return _fitted(request, limits, count(request))
+    return _fitted(request, limits, count)
 
 
 def unknown_model(model: str, pool: str, known: frozenset[str]) -> WorkError:
@@ -98,14 +98,20 @@ def _tool_schemas(request: InferenceRequested) -> WorkError | None:
     return None
 
 
-def _fitted(request: InferenceRequested, limits: ModelLimits, prompt: int) -> Accepted | WorkError:
+def _fitted(
+    request: InferenceRequested, limits: ModelLimits, count: Callable[[InferenceRequested], int]
+) -> Accepted | WorkError:
     """Prompt and answer within the model's context. Nothing of a prompt is ever cut."""
-    context = limits.context_tokens_max
+    context, prompt = limits.context_tokens_max, count(request)
     if context is None:
         return Accepted(request, prompt)
     about = "" if limits.tokens_exact else "about "
-    if prompt >= context * (1 if limits.tokens_exact else ESTIMATE_FACTOR):
-        text = f"the prompt has {about}{prompt} tokens, and {request.model!r} holds {context}"
+    prompt_max = context * (1 if limits.tokens_exact else ESTIMATE_FACTOR)
+    longest = prompt
+    if prompt >= prompt_max and request.inputs is not None and len(request.inputs) > 1:  # each has all of the context
+        longest = max(count(request.model_copy(update={"inputs": [text]})) for text in request.inputs)
+    if longest >= prompt_max:
+        text = f"the prompt has {about}{longest} tokens, and {request.model!r} holds {context}"
         return _refused("context_overflow", text, NextMove.RETRY_ELSEWHERE)
     if request.operation == "embedding":
         return Accepted(request, prompt)

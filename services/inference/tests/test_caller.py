@@ -203,3 +203,15 @@ async def test_an_engine_that_went_away_is_waited_for(engine: ScriptedEngine) ->
 async def test_a_record_that_is_no_request_is_poison(engine: ScriptedEngine) -> None:
     with pytest.raises(Poison):
         await a_caller(a_station(engine)).handle(Record(b"[]"))
+
+
+async def test_what_kills_engines_is_answered_and_becomes_a_dead_letter() -> None:
+    engine = ScriptedEngine()
+    engine.answer = WorkError(code="poison_request", message="killed two", next=NextMove.GIVE_UP)
+
+    with pytest.raises(Poison, match="killed two") as caught:
+        await a_caller(a_station(engine)).handle(Record(a_request().to_json(), timestamp=AT_MS - 5))
+
+    completed, usage = (orjson.loads(record.value) for record in caught.value.answers if record.value)
+    assert completed["error"]["code"] == "poison_request"
+    assert usage["status"] == "failed"

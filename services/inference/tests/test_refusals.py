@@ -95,6 +95,14 @@ def test_a_prompt_longer_than_the_model_is_refused_and_never_cut(prompt: int, ch
     assert str(prompt) in error.message
 
 
+def test_inputs_of_an_embedding_have_the_whole_context_each() -> None:
+    inputs = {**EMBEDDING, "inputs": ["x" * 60, "y" * 60]}
+
+    assert isinstance(
+        examined(a_request(**inputs), SMALL, lambda request: sum(map(len, request.inputs or []))), Accepted
+    )
+
+
 def test_an_answer_beyond_the_room_is_refused_or_clamped_as_asked() -> None:
     # given room for 40 tokens
     fits = examined(a_request(max_tokens=40), SMALL, tokens(60))

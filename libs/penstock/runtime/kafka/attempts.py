@@ -73,6 +73,7 @@ class Attempts:
                 await asyncio.sleep(error.after_ms / 1000)
             except Poison as error:
                 await self._bury(record, error.reason, error, deliveries)
+                await self.publish(error.answers)
                 return None
             except NotAcknowledged as error:  # what the handler answered can never be published
                 await self._bury(record, f"its outputs were refused: {error.reason}", error, deliveries)
