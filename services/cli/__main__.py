@@ -52,6 +52,12 @@ COMMANDS = {
         "penstock costs --by workflow,model",
         "costs",
     ),
+    "capacity": Entry(
+        "services.cli.commands.capacity",
+        "What room engines have, or what a load would need.",
+        "penstock capacity --model llama-3.1-8b --gpu h200 --prompt 2000 --output 300 --rate 50",
+        "capacity",
+    ),
     "topics": Entry("services.cli.commands.registry", "All topics.", "penstock topics --json", "topics"),
     "schemas": Entry(
         "services.cli.commands.registry", "A topic's JSON Schema.", "penstock schemas run.requested", "schemas"

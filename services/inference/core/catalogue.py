@@ -48,6 +48,8 @@ class ModelShape:
     """Of the cache. None: as the parameters, but never less than a byte (8-bit floats)."""
     context_tokens_max: int | None = 131_072
     """What the model was made for, prompt and answer. None: not known."""
+    heads: int = 32
+    """Of attention; those of keys and values are `kv_heads`."""
 
     @property
     def kv_bytes_per_token(self) -> float:
@@ -87,25 +89,25 @@ HARDWARE_ALIASES: Final = {
 """What people say, and which variant is meant."""
 
 MODELS: Final[dict[str, ModelShape]] = {
-    "smollm2-135m": ModelShape(134.5e6, 30, 3, 64, context_tokens_max=8_192),
-    "smollm2-360m": ModelShape(361.8e6, 32, 5, 64, context_tokens_max=8_192),
+    "smollm2-135m": ModelShape(134.5e6, 30, 3, 64, context_tokens_max=8_192, heads=9),
+    "smollm2-360m": ModelShape(361.8e6, 32, 5, 64, context_tokens_max=8_192, heads=15),
     "smollm2-1.7b": ModelShape(1.711e9, 24, 32, 64, context_tokens_max=8_192),
     "llama-3.1-8b": ModelShape(),
-    "llama-3.1-70b": ModelShape(70.55e9, 80, 8, 128),
-    "llama-3.1-405b": ModelShape(405.85e9, 126, 8, 128),
+    "llama-3.1-70b": ModelShape(70.55e9, 80, 8, 128, heads=64),
+    "llama-3.1-405b": ModelShape(405.85e9, 126, 8, 128, heads=128),
     "llama-3.2-1b": ModelShape(1.236e9, 16, 8, 64),
-    "llama-3.2-3b": ModelShape(3.213e9, 28, 8, 128),
-    "llama-3.3-70b": ModelShape(70.55e9, 80, 8, 128),
+    "llama-3.2-3b": ModelShape(3.213e9, 28, 8, 128, heads=24),
+    "llama-3.3-70b": ModelShape(70.55e9, 80, 8, 128, heads=64),
     "mistral-7b": ModelShape(7.248e9, 32, 8, 128, context_tokens_max=32_768),
     "mistral-small-24b": ModelShape(23.57e9, 40, 8, 128, context_tokens_max=32_768),
     "mixtral-8x7b": ModelShape(46.70e9, 32, 8, 128, parameters_active=12.88e9, context_tokens_max=32_768),
-    "phi-4": ModelShape(14.66e9, 40, 10, 128, context_tokens_max=16_384),
-    "qwen2.5-7b": ModelShape(7.616e9, 28, 4, 128, context_tokens_max=32_768),
-    "qwen2.5-14b": ModelShape(14.77e9, 48, 8, 128, context_tokens_max=32_768),
-    "qwen2.5-32b": ModelShape(32.76e9, 64, 8, 128, context_tokens_max=32_768),
-    "qwen2.5-72b": ModelShape(72.71e9, 80, 8, 128, context_tokens_max=32_768),
+    "phi-4": ModelShape(14.66e9, 40, 10, 128, context_tokens_max=16_384, heads=40),
+    "qwen2.5-7b": ModelShape(7.616e9, 28, 4, 128, context_tokens_max=32_768, heads=28),
+    "qwen2.5-14b": ModelShape(14.77e9, 48, 8, 128, context_tokens_max=32_768, heads=40),
+    "qwen2.5-32b": ModelShape(32.76e9, 64, 8, 128, context_tokens_max=32_768, heads=40),
+    "qwen2.5-72b": ModelShape(72.71e9, 80, 8, 128, context_tokens_max=32_768, heads=64),
     "qwen3-8b": ModelShape(8.191e9, 36, 8, 128, context_tokens_max=40_960),
-    "qwen3-14b": ModelShape(14.77e9, 40, 8, 128, context_tokens_max=40_960),
-    "qwen3-32b": ModelShape(32.76e9, 64, 8, 128, context_tokens_max=40_960),
+    "qwen3-14b": ModelShape(14.77e9, 40, 8, 128, context_tokens_max=40_960, heads=40),
+    "qwen3-32b": ModelShape(32.76e9, 64, 8, 128, context_tokens_max=40_960, heads=64),
     "qwen3-30b-a3b": ModelShape(30.53e9, 48, 4, 128, parameters_active=3.3e9, context_tokens_max=40_960),
 }

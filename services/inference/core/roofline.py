@@ -1,15 +1,18 @@
 """Owns how long a step of continuous batching takes, by a roofline: the slower of arithmetic and memory traffic.
 
-    compute = 2 · P_active · tokens / (peak_flops · mfu)
-    memory  = (P · bytes_per_parameter + kv_tokens · kv_bytes_per_token) / (bandwidth · mbu)
-    step    = max(compute, memory) + overhead
+    weights   = max(2 · P_active · tokens / (peak_flops · mfu),  P · bytes_per_parameter / (bandwidth · mbu))
+    attention = kv_tokens · kv_bytes_per_token / (bandwidth · mbu)
+              + 4 · layers · heads · head_dim · pairs / (peak_flops_bf16 · mfu)
+    step      = weights + attention + overhead
     kv_bytes_per_token = 2 · layers · kv_heads · head_dim · bytes_per_element
 
-`tokens` are all that the step processes (prefill chunks, and one per sequence that decodes), `kv_tokens` all that it
-reads from the cache. Sources: the roofline, Williams, Waterman and Patterson 2009 (doi 10.1145/1498765.1498785); its
-form for transformers, 2·P operations per token, weights and cache read once per step, Pope et al. 2022
-(arXiv:2211.05102); iteration-level batching, Yu et al. 2022 (Orca, OSDI '22). Peaks are the vendors' data sheets
-(dense bf16); the share that is reached (mfu, mbu) is an assumption, not a measurement.
+The layers' two parts run one after the other, so each has a roof of its own. `tokens` are all that the step processes
+(prefill chunks, and one per sequence that decodes), `kv_tokens` all that decoding reads from the cache, `pairs` the
+(query, key) pairs of its prefill, which matter for prompts of many thousand tokens. Sources: the roofline, Williams,
+Waterman and Patterson 2009 (doi 10.1145/1498765.1498785); its form for transformers, 2·P operations per token, weights
+and cache read once per step, Pope et al. 2022 (arXiv:2211.05102); iteration-level batching, Yu et al. 2022 (Orca, OSDI
+'22). Peaks are the vendors' data sheets; the share that is reached (mfu, mbu) is an assumption. Against what NVIDIA
+publishes for H100 and H200 it is off by an eighth as a rule: see docs/capacity.md.
 """
 
 from dataclasses import dataclass, field
@@ -31,14 +34,14 @@ class Roofline:
     mbu: float = 0.8
     overhead_seconds: float = 0.0005
 
-    def step_seconds(self, tokens: int, kv_tokens: int) -> float:
+    def step_seconds(self, tokens: float, kv_tokens: float, pairs: float = 0) -> float:
         """How long one step takes that processes `tokens` and reads `kv_tokens` from the cache."""
-        flops = self.hardware.flops(self.model.bytes_per_parameter)
-        compute = 2 * self.model.active * tokens / (flops * self.mfu)
-        memory = (self.model.weights_bytes + kv_tokens * self.model.kv_bytes_per_token) / (
-            self.hardware.bandwidth * self.mbu
-        )
-        return max(compute, memory) + self.overhead_seconds
+        model, hardware = self.model, self.hardware
+        compute = 2 * model.active * tokens / (hardware.flops(model.bytes_per_parameter) * self.mfu)
+        bandwidth = hardware.bandwidth * self.mbu
+        attention = kv_tokens * model.kv_bytes_per_token / bandwidth
+        attention += 4 * model.layers * model.heads * model.head_dim * pairs / (hardware.peak_flops * self.mfu)
+        return max(compute, model.weights_bytes / bandwidth) + attention + self.overhead_seconds
 
 
 @dataclass(slots=True)

@@ -79,7 +79,7 @@ def test_it_does_not_stay_beyond_what_the_engine_batches() -> None:
     """Given an engine of 32 places, when the limit began at 128, then it comes down to what still pays."""
     plant = Plant(Roofline(HARDWARE["h100-sxm"]), (200, 60), batch_max=32)
     control = BatchControl(1024, start=128)
-    plant.run(200.0, lambda: control.limit, control)
+    plant.run(300.0, lambda: control.limit, control)
 
     assert 28 <= control.limit <= 64
 
