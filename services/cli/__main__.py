@@ -47,10 +47,9 @@ COMMANDS = {
     "dlq": Entry("services.cli.commands.dlq", "Dead letters: list, show, redrive.", "penstock dlq list"),
     "lag": Entry("services.cli.commands.reports", "How far groups are behind.", "penstock lag --all", "lag"),
     "costs": Entry(
-        "services.cli.commands.reports",
-        "What was used and what it cost.",
-        "penstock costs --by workflow,model",
-        "costs",
+        "services.cli.commands.costs",
+        "What was used and what it cost, exports.",
+        "penstock costs --by workflow,model --since 7d",
     ),
     "capacity": Entry(
         "services.cli.commands.capacity",

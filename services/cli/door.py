@@ -55,6 +55,18 @@ class Door:
         answer = self._send("PUT", path, content=text.encode(), headers={"content-type": media_type})
         return answer.status_code, answer.json()
 
+    def lines(self, path: str, **query: Any) -> Iterator[Any]:
+        """A JSON document per line of a long answer. Raises CommandError where it breaks off."""
+        try:
+            with self._http.stream("GET", path, params=_given(query), timeout=STREAM_SILENT_SECONDS) as stream:
+                if stream.status_code != 200:
+                    stream.read()
+                    raise _failure(stream)
+                for line in stream.iter_lines():
+                    yield json.loads(line)
+        except httpx.TransportError as error:
+            raise unreachable("the gateway", self._url, str(error)) from None
+
     def events(self, path: str, tenant: str) -> Iterator[Event]:
         """A run's events up to its end; connects again where the stream breaks."""
         last: str | None = None

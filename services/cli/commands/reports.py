@@ -1,6 +1,7 @@
-"""Owns `penstock lag` and `penstock costs`."""
+"""Owns `penstock lag`."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -8,7 +9,7 @@ from services.cli import output
 from services.cli.door import Door
 from services.cli.settings import AsJson, Data
 
-BUCKETS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+MODEL_CALLS: Final = re.compile(r"penstock\.inference\..+\.requested\.v1")
 
 
 def lag(
@@ -17,53 +18,28 @@ def lag(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far each consumer group is behind, per topic."""
+    """Show how far each consumer group is behind, per topic; for model calls, also what that will take."""
     answer = Door(data).get("/v1/lag")
     if as_json:
         output.as_json(answer)
         return
     behind = [line for line in answer["lags"] if everything or line["records"]]
     output.table(
-        ("group", "topic", "records", "seconds"),
+        ("group", "topic", "records", "seconds", "GPU-seconds", "cost", ""),
         [
-            (line["group"], line["topic"], line["records"], line.get("seconds"))
+            (line["group"], line["topic"], line["records"], line.get("seconds"), *_predicted(line))
             for line in sorted(behind, key=lambda line: -line["records"])
         ],
-        numbers=("records", "seconds"),
+        numbers=("records", "seconds", "GPU-seconds", "cost"),
         empty=f"Nobody is behind ({len(answer['lags'])} groups and topics; --all shows them).",
     )
 
 
-def costs(
-    *,
-    by: Annotated[
-        str, typer.Option(help="tenant, workflow, version, kind, model, pool, day, hour, with commas; or run alone.")
-    ] = "tenant,workflow,kind",
-    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.")] = None,
-    workflow: Annotated[str | None, typer.Option(help="Of this workflow only.")] = None,
-    since: Annotated[str | None, typer.Option(help="RFC 3339; 30 days ago where left out.")] = None,
-    until: Annotated[str | None, typer.Option(help="RFC 3339; now where left out.")] = None,
-    data: Data = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what was used and what it cost."""
-    answer = Door(data).get("/v1/costs", by=by, tenant=tenant, workflow=workflow, since=since, until=until)
-    if as_json:
-        output.as_json(answer)
-        return
-    names = tuple(answer["by"])
-    output.table(
-        (*names, "requests", "in", "cached", "out", "reasoning", "cost", ""),
-        [
-            (
-                *(line.get(name) for name in names),
-                line["requests"],
-                *(line[bucket] for bucket in BUCKETS),
-                f"{line['cost']} {line['currency']}",
-                "simulated" if line.get("simulated") else "",
-            )
-            for line in answer["lines"]
-        ],
-        numbers=("requests", "in", "cached", "out", "reasoning", "cost"),
-        empty="Nothing was used in this period.",
-    )
+def _predicted(line: Any) -> tuple[str, str, str]:
+    """What is waiting will take, as requests of its lane took of late."""
+    predicted = line.get("predicted")
+    if predicted is not None:
+        money = f"{predicted['cost']} {predicted['currency']}"
+        return predicted["gpu_seconds"], money, "simulated" if predicted["simulated"] else ""
+    unknown = "unknown" if line["records"] and MODEL_CALLS.fullmatch(line["topic"]) else ""
+    return unknown, unknown, ""

@@ -83,15 +83,15 @@ class Ledger:
         return [Life(**dict(row)) for row in await self._pool.fetch(_COSTS["read_lives"], since, until, LIVES_MAX)]
 
     async def entries(self, since: datetime, until: datetime) -> AsyncIterator[tuple[str, bytes]]:
-        """The bodies of usage records of a period, then of the engines' accounts; one at a time.
+        """The bodies of the engines' accounts of a period, then of usage records; one at a time.
 
         Holds a connection from the first to the last, and is one of ENTRIES_READERS_MAX at a time.
         """
         async with self._exports, self._pool.acquire() as connection, connection.transaction(readonly=True):
-            async for row in connection.cursor(_COSTS["read_entries"], since, until, prefetch=ENTRIES_AT_ONCE):
-                yield "usage", row["body"]
             async for row in connection.cursor(_COSTS["read_accounts"], since, until, prefetch=ENTRIES_AT_ONCE):
                 yield "engine", row["body"]
+            async for row in connection.cursor(_COSTS["read_entries"], since, until, prefetch=ENTRIES_AT_ONCE):
+                yield "usage", row["body"]
 
     async def pace(self, since: datetime) -> dict[tuple[str, str], Pace]:
         """By pool and lane. Of several currencies, or of simulated and real, the one with most requests."""

@@ -365,7 +365,7 @@ async def test_entries_come_as_they_were_told_with_the_engines_accounts(books: B
 
     entries = [entry async for entry in books.ledger.entries(EARLIER, LATER)]
 
-    assert entries == [("usage", bodies[0]), ("engine", bodies[1])]
+    assert entries == [("engine", bodies[1]), ("usage", bodies[0])]
 
 
 async def test_a_difference_of_closed_lives_is_a_metric(books: Books) -> None:

@@ -1,0 +1,81 @@
+"""Owns what used tokens and GPU-seconds would have cost by another price list. Prices are linear, so sums will do."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from penstock.contracts.messages import TokenUsage
+from penstock.contracts.prices import PriceList, token_cost
+from services.cli.failures import CommandError
+
+NEEDED: Final = ("kind", "model", "gpu_type")
+"""What a line must be told apart by to be priced anew."""
+SECONDS_PER_HOUR: Final = 3600
+
+
+@dataclass(slots=True)
+class Repriced:
+    """The lines of one combination: what was recorded, what it would have been. `unpriced` kept what was recorded."""
+
+    requests: int = 0
+    recorded: Decimal = Decimal(0)
+    repriced: Decimal = Decimal(0)
+    unpriced: set[str] = field(default_factory=set)
+
+    @property
+    def difference(self) -> Decimal:
+        """Positive: it would have cost more."""
+        return self.repriced - self.recorded
+
+
+def read_prices(file: Path) -> PriceList:
+    """A price list. Raises CommandError."""
+    try:
+        return PriceList.model_validate(yaml.safe_load(file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise CommandError(
+            f"no price list in {file}: {error}", hint="the form is services/inference/prices.yaml"
+        ) from None
+
+
+def repriced(
+    lines: Iterable[Mapping[str, Any]], by: Sequence[str], prices: PriceList
+) -> dict[tuple[Any, ...], Repriced]:
+    """The lines, told apart by `by` and NEEDED, added up by `by`. Raises CommandError for another currency."""
+    found: dict[tuple[Any, ...], Repriced] = {}
+    for line in lines:
+        if line["currency"] != prices.currency:
+            message = f"costs were recorded in {line['currency']}, the price list is in {prices.currency}"
+            raise CommandError(message, hint="a price list in the same currency tells the difference")
+        sums = found.setdefault((*(line.get(name) for name in by), bool(line.get("simulated"))), Repriced())
+        recorded = Decimal(line["cost"])
+        price = _price(line, prices)
+        sums.requests += line["requests"]
+        sums.recorded += recorded
+        sums.repriced += recorded if price is None else price
+        if price is None and recorded:
+            sums.unpriced.add(line.get("gpu_type") or line["model"])
+    return found
+
+
+def _price(line: Mapping[str, Any], prices: PriceList) -> Decimal | None:
+    """None where the list has no price for it; tools and tasks cost what they did."""
+    gpu_type = line.get("gpu_type")
+    if gpu_type:
+        hardware = prices.hardware.get(gpu_type)
+        return None if hardware is None else Decimal(line["gpu_seconds"]) * hardware.price_per_hour / SECONDS_PER_HOUR
+    price = prices.models.get(line["model"]) if line["kind"] == "inference" else None
+    if price is None:
+        return None
+    tokens = TokenUsage(
+        input=line["input_tokens"],
+        cached_input=line["cached_input_tokens"],
+        output=line["output_tokens"],
+        reasoning=line["reasoning_tokens"],
+    )
+    return token_cost(price, tokens)
