@@ -21,7 +21,9 @@ class _Content:
 class Contents:
     """What references stand for, by tenant. Contents never change, so it only matters which are known."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, *, stores: bool = False) -> None:
+        self.stores: Final = stores
+        """Whether what decisions put together may be larger than what travels: the shell stores it."""
         self._bytes_max: Final = bytes_max
         self._held: OrderedDict[_Key, _Content] = OrderedDict()
         self._size_bytes = 0
@@ -81,6 +83,11 @@ class RunContents:
         self._tenant = tenant
         self.refers = refers
         """Whether any value of the run may hold a reference."""
+
+    @property
+    def stores(self) -> bool:
+        """See Contents."""
+        return self._contents.stores
 
     def find(self, references: Sequence[Reference]) -> dict[Reference, Any]:
         """See Contents."""

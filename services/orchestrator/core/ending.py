@@ -8,7 +8,7 @@ from services.orchestrator.core import undo
 from services.orchestrator.core.frames import Failed, Succeeded
 from services.orchestrator.core.state import Decision, Run
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
-from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable
+from services.orchestrator.core.values import NotPortableError, bytes_max_of, portable
 
 
 def applied(turn: Turn, work: Callable[[], None]) -> Decision:
@@ -30,8 +30,9 @@ def finish(turn: Turn, answer: Succeeded | Failed) -> None:
     except NotPortableError as error:
         end(turn, "failed", Failure(code="value_not_portable", message=f"the run's output is not JSON: {error}"))
         return
-    if size_bytes > VALUE_BYTES_MAX:
-        text = f"the run's output has {size_bytes} bytes; a run may give {VALUE_BYTES_MAX}"
+    bytes_max = bytes_max_of(turn.live.contents)
+    if size_bytes > bytes_max:
+        text = f"the run's output has {size_bytes} bytes; a run may give {bytes_max}"
         end(turn, "failed", Failure(code="value_too_large", message=text))
         return
     turn.run.output = output

@@ -7,6 +7,7 @@ from penstock.contracts.messages import Failure, NextMove, StepPhase, WorkCancel
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import Leaf, Retry
 from penstock.workflow.schemas import Schema
+from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.attempts import OUTPUT_INVALID as OUTPUT_INVALID  # a request says what was invalid
 from services.orchestrator.core.attempts import begin, due
 from services.orchestrator.core.breakers import TierRoute
@@ -14,7 +15,7 @@ from services.orchestrator.core.children import ChildRequested
 from services.orchestrator.core.frames import Answer, Failed, Frame, LeafFrame, Succeeded
 from services.orchestrator.core.state import Request, Step, StepKind
 from services.orchestrator.core.turn import Turn
-from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, portable
+from services.orchestrator.core.values import VALUE_BYTES_MAX, NotPortableError, bytes_max_of, portable
 from services.orchestrator.core.values import TooLargeError as TooLargeError  # what a request raises
 
 if TYPE_CHECKING:
@@ -29,15 +30,27 @@ def evaluated(value: Compiled, scope: Scope, field: str) -> Any:
         raise ExpressionError(f"{field}: {error}") from None
 
 
-def bounded(value: Any, field: str) -> Any:
+def bounded(value: Any, field: str, bytes_max: int = VALUE_BYTES_MAX) -> Any:
     """A field of a request that is not too large to send. Raises TooLargeError or ExpressionError."""
     try:
         value, size_bytes = portable(value)
     except NotPortableError as error:
         raise ExpressionError(f"{field}: not portable JSON: {error}") from None
-    if size_bytes > VALUE_BYTES_MAX:
-        raise TooLargeError(field, size_bytes)
+    if size_bytes > bytes_max:
+        raise TooLargeError(field, size_bytes, bytes_max)
     return value
+
+
+def sendable(value: Compiled, scope: Scope, field: str) -> Any:
+    """What a step asks with: it may be larger where there is a store for it. Raises as `bounded` and `evaluated` do."""
+    return bounded(evaluated(value, scope, field), field, _bytes_max_in(scope))
+
+
+def _bytes_max_in(scope: Scope) -> int:
+    try:
+        return bytes_max_of(scope(CONTENTS))
+    except KeyError:
+        return VALUE_BYTES_MAX
 
 
 class LeafNode(ABC):

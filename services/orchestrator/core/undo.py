@@ -14,7 +14,7 @@ from penstock.workflow.parts import UndoTask, UndoTool
 from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.contents import RunContents
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, LeafFrame, Succeeded
-from services.orchestrator.core.leaf import LeafNode
+from services.orchestrator.core.leaf import LeafNode, bounded
 from services.orchestrator.core.state import Request, Run, Step, Undo
 from services.orchestrator.core.turn import Turn
 from services.orchestrator.core.values import RefusedError, shortened
@@ -55,8 +55,13 @@ class UndoNode(LeafNode):
 
     def pinned(self, order: int, scope: Scope, output: Any) -> Undo:
         """What the undo of a step that completed will be asked with."""
+
+        def names(name: str) -> Any:
+            return output if name == OUTPUT else scope(name)
+
         try:
-            return Undo(order, self._inner.rendered(lambda name: output if name == OUTPUT else scope(name)))
+            # It is kept in the step's row until it is asked for, so it is no larger than what travels.
+            return Undo(order, bounded(self._inner.rendered(names), "what the undo is asked with"))
         except (ExpressionError, RefusedError) as error:
             return Undo(order, fault=str(error))
 

@@ -4,10 +4,12 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.contracts import blobs
 from services.orchestrator.core.contents import RunContents
 
 VALUE_BYTES_MAX: Final = 524_288
-"""JSON bytes of what one request carries, one step returns and one run takes and gives."""
+"""JSON bytes of what one message carries: a prompt, what a step returns, what a row keeps."""
+STORED_BYTES_MAX: Final = blobs.VALUE_BYTES_MAX
 PREVIEW_BYTES_MAX: Final = 2_048
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 """Of what is said about a failure; it stays in the row and goes to the read side."""
@@ -26,10 +28,10 @@ class RefusedError(ValueError):
 
 
 class TooLargeError(RefusedError):
-    """What a request would carry is beyond VALUE_BYTES_MAX; the message names the field."""
+    """What a request would carry is beyond its limit; the message names the field."""
 
-    def __init__(self, field: str, size_bytes: int) -> None:
-        super().__init__(VALUE_TOO_LARGE, f"{field} has {size_bytes} bytes; at most {VALUE_BYTES_MAX} can be sent")
+    def __init__(self, field: str, size_bytes: int, bytes_max: int = VALUE_BYTES_MAX) -> None:
+        super().__init__(VALUE_TOO_LARGE, f"{field} has {size_bytes} bytes; at most {bytes_max} can be sent")
 
 
 class NotPortableError(ValueError):
@@ -51,6 +53,11 @@ def portable(value: Any, contents: RunContents | None = None) -> tuple[Any, int]
     if b"null" in encoded:
         value = orjson.loads(encoded)
     return value, len(encoded)
+
+
+def bytes_max_of(contents: RunContents | None) -> int:
+    """How large a request's input and a run's output may be: more, where the shell puts away what is large in them."""
+    return VALUE_BYTES_MAX if contents is None or not contents.stores else STORED_BYTES_MAX
 
 
 def preview(value: Any) -> Any:

@@ -33,6 +33,7 @@ from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.definitions import Definitions
 from services.orchestrator.shell.inbox import Answered, Input, Rejected, Requested, Signalled, Unreadable
 from services.orchestrator.shell.outbox import pack
+from services.orchestrator.shell.putting_away import PutAway
 from services.orchestrator.shell.run_cache import RunCache
 from services.orchestrator.shell.store import Alarm, Batch, Charge
 from services.orchestrator.shell.telemetry import OrchestratorEvent
@@ -102,6 +103,7 @@ class Deciding:
         budgets: TenantBudgets,
         contents: Contents,
     ) -> None:
+        self.away = PutAway(stores=contents.stores)
         self._runs = runs
         self._definitions = definitions
         self._alarms = alarms
@@ -348,14 +350,14 @@ class Deciding:
             return
         voice = records.Voice(run, self._time)
         for request, cause in touched.requests:
-            outgoing.append(records.request_record(voice, request, cause))
+            outgoing.append(self.away.request_record(voice, run, request, cause))
         for child, cause in touched.abandoned:
             outgoing.append(records.abandoned_record(voice, child, cause))
         for each, cause in touched.cancellations:
             outgoing.append(records.cancelled_record(voice, each, cause))
         self._tell(voice, touched, outgoing)
         if touched.finished is not None:
-            self._say_end(voice, run, touched.finished, touched.cause, outgoing)
+            self._say_end(voice, run, self.away.end(run, touched.finished), touched.cause, outgoing)
         if touched.new:
             batch.started.append(run)
         elif touched.row_changed:

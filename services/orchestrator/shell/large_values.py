@@ -12,6 +12,7 @@ from penstock.runtime.errors import Permanent
 from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core.contents import Contents
 from services.orchestrator.shell.inbox import Input, Requested
+from services.orchestrator.shell.putting_away import PutAway
 from services.orchestrator.shell.store import Alarm
 from services.orchestrator.shell.telemetry import OrchestratorEvent
 
@@ -42,7 +43,7 @@ class LargeValues:
     ) -> None:
         self._blobs: Final = blobs
         self._batch_bytes_max: Final = batch_bytes_max
-        self.contents: Final = Contents(bytes_max)
+        self.contents: Final = Contents(bytes_max, stores=blobs.there)
 
     async def read(self, needed: Sequence[ContentNeededError], *, alone: bool = True) -> None:
         """What decisions could not be made without. What cannot be read at all is known as such.
@@ -66,6 +67,14 @@ class LargeValues:
                     self.contents.put(tenant, reference, value)
 
         await asyncio.gather(*(read(tenant, reference) for tenant, reference in wanted))
+
+    async def store(self, away: PutAway) -> None:
+        """What a batch put together is stored before the batch is written, and so before anybody is told of it.
+
+        Raises Unavailable.
+        """
+        for tenant, contents in away.contents.items():
+            await self._blobs.write_all(contents, tenant)
 
     async def smaller(self, inputs: Sequence[Input]) -> Sequence[Input]:
         """The inputs, with what runs are asked for small: a plain producer sends it whole. Raises Unavailable."""

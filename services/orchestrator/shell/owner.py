@@ -206,6 +206,7 @@ class Owner:
             try:
                 batch, outgoing = _decided(deciding, inputs, due, set_aside)
                 self._require_slices(batch, at_ms)
+                await self._large.store(deciding.away)
                 batch.advances, batch.acknowledged = self._advances(inputs, due), acknowledged
                 rows = await self._store.commit(batch)
             except RunTakenError:

@@ -12,7 +12,7 @@ from services.orchestrator.core.budget import grant
 from services.orchestrator.core.children import ChildAbandoned, ChildRequested
 from services.orchestrator.core.compiler import Compiler, Node, as_budget
 from services.orchestrator.core.frames import LeafFrame
-from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
+from services.orchestrator.core.leaf import LeafNode, sendable
 from services.orchestrator.core.state import Run, Step
 from services.orchestrator.core.turn import Turn
 from services.orchestrator.core.values import RefusedError
@@ -39,7 +39,7 @@ class RunNode(LeafNode):
         labels = {**attribution["labels"], **self.labels}
         if len(labels) > LABELS_MAX:
             raise ExpressionError(f"labels: {len(labels)} with those of the run; a run may have {LABELS_MAX}")
-        given = bounded(evaluated(self.input, scope, "input"), "input")
+        given = sendable(self.input, scope, "input")
         message = RunRequested(
             workflow=self.workflow,
             input={} if given is None else given,  # null is absent, in this request as in any

@@ -6,7 +6,7 @@ from penstock.contracts.messages import TaskRequested
 from penstock.workflow.expressions import Compiled, Scope
 from penstock.workflow.parts import TaskStep
 from services.orchestrator.core.compiler import Compiler, Node
-from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
+from services.orchestrator.core.leaf import LeafNode, sendable
 from services.orchestrator.core.state import Step
 
 
@@ -27,7 +27,7 @@ class TaskNode(LeafNode):
 
     def rendered(self, scope: Scope) -> Any:
         """The input. Raises ExpressionError or TooLargeError."""
-        return bounded(evaluated(self.given, scope, "input"), "input")
+        return sendable(self.given, scope, "input")
 
     def requested(self, attribution: dict[str, Any], value: Any) -> TaskRequested:
         """The request with this input."""

@@ -6,7 +6,7 @@ from penstock.contracts.messages import ToolRequested
 from penstock.workflow.expressions import Compiled, Scope
 from penstock.workflow.parts import ToolStep
 from services.orchestrator.core.compiler import Compiler, Node
-from services.orchestrator.core.leaf import LeafNode, bounded, evaluated
+from services.orchestrator.core.leaf import LeafNode, sendable
 from services.orchestrator.core.state import Step
 
 
@@ -27,7 +27,7 @@ class ToolNode(LeafNode):
 
     def rendered(self, scope: Scope) -> Any:
         """The arguments. Raises ExpressionError or TooLargeError."""
-        return bounded(evaluated(self.given, scope, "arguments"), "arguments")
+        return sendable(self.given, scope, "arguments")
 
     def requested(self, attribution: dict[str, Any], arguments: Any) -> ToolRequested:
         """The request with these arguments."""

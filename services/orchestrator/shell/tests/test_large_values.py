@@ -7,12 +7,12 @@ import pytest
 
 from penstock.contracts.blobs import INLINE_BYTES_MAX, reference_of
 from penstock.contracts.messages import InferenceRequested
-from penstock.contracts.topics import INFERENCE_REQUESTED
+from penstock.contracts.topics import INFERENCE_REQUESTED, TOOL_REQUESTED
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Unavailable
 from penstock.testkit.blob_folder import bring_back, take_away
-from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
-from services.orchestrator.shell.testing import FINISHED, World
+from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_model, a_task, a_tool
+from services.orchestrator.shell.testing import FINISHED, REQUESTED, World
 
 DOCUMENT = "All about pipes. " * 20_000
 PROMPTED = INFERENCE_REQUESTED.named(pool="small", lane="standard")
@@ -160,3 +160,78 @@ async def test_without_a_store_a_large_input_travels_as_it_is() -> None:
     (task,) = world.wire.take_tasks()
     assert task.input == DOCUMENT
     assert len(DOCUMENT) > INLINE_BYTES_MAX
+
+
+PAGES = [f"{number} " + "x" * 60_000 for number in range(12)]
+"""Each travels as it is; together they are too large to."""
+JOINED = a_chain(
+    {"id": "pages", "parallel": {"map": "input.pages", "do": a_task("page", input="{{ item }}")}},
+    a_task("join", input={"pages": "{{ pages }}", "unit": "m"}),
+    output={"pages": "{{ pages }}", "count": "{{ pages | length }}"},
+)
+
+
+async def answered(world: World, outputs: list[Any]) -> None:
+    await world.owner.process(
+        [world.answer(task, output) for task, output in zip(world.wire.take_tasks(), outputs, strict=True)]
+    )
+
+
+async def test_what_is_put_together_of_many_outputs_is_stored_and_referred_to(blobs: Blobs) -> None:
+    world = await a_world(blobs, JOINED)
+    await world.owner.process([world.request(input={"pages": list(range(12))})])
+    await answered(world, PAGES)
+
+    (join,) = world.wire.take_tasks()
+    assert join.input["unit"] == "m"
+    assert await blobs.whole(join.input, "default") == {"pages": PAGES, "unit": "m"}
+    assert len(join.to_json()) < INLINE_BYTES_MAX
+    await world.owner.process([world.answer(join, "done")])
+
+    (finished,) = world.wire.take(FINISHED)
+    assert finished["output"]["count"] == 12
+    assert await blobs.whole(finished["output"], "default") == {"pages": PAGES, "count": 12}
+    (run,) = (await world.store.load({join.run_key})).values()
+    assert run.output == finished["output"]
+
+
+async def test_a_tool_and_a_child_run_are_asked_with_references_too(blobs: Blobs) -> None:
+    given = {"pages": "{{ pages }}"}
+    last = {"id": "both", "parallel": {"sections": [a_tool("look", arguments=given), a_child_run("next", input=given)]}}
+    world = await a_world(blobs, a_chain(JOINED["chain"][0], last))
+    await world.owner.process([world.request(input={"pages": list(range(12))})])
+
+    await answered(world, PAGES)
+
+    (tool,), (child,) = world.wire.take(TOOL_REQUESTED.name), world.wire.take(REQUESTED)
+    assert await blobs.whole(tool["arguments"], "default") == {"pages": PAGES}
+    assert await blobs.whole(child["input"], "default") == {"pages": PAGES}
+    assert len(str(tool)) + len(str(child)) < 4_000
+
+
+async def test_what_cannot_be_stored_is_not_said_and_nothing_is_written(blobs: Blobs, folder: Path) -> None:
+    """Guard: no message names a blob that is not there."""
+    world = await a_world(blobs, JOINED)
+    await world.owner.process([world.request(input={"pages": list(range(12))})])
+    answers = [world.answer(task, page) for task, page in zip(world.wire.take_tasks(), PAGES, strict=True)]
+    take_away(folder)
+
+    with pytest.raises(Unavailable, match="is not there"):
+        await world.owner.process(answers)
+    assert world.wire.take_tasks() == []
+
+    bring_back(folder)
+    await world.owner.process(answers)
+    (join,) = world.wire.take_tasks()
+    assert await blobs.whole(join.input, "default") == {"pages": PAGES, "unit": "m"}
+
+
+async def test_without_a_store_what_is_put_together_must_fit_a_message() -> None:
+    world = await a_world(None, JOINED)
+    await world.owner.process([world.request(input={"pages": list(range(12))})])
+
+    await answered(world, PAGES)
+
+    (finished,) = world.wire.take(FINISHED)
+    assert finished["error"]["code"] == "value_too_large"
+    assert "at most 524288 can be sent" in finished["error"]["message"]
