@@ -14,6 +14,7 @@ from services.inference.accounts import Accounts
 from services.inference.caller import ModelCaller
 from services.inference.core import lanes
 from services.inference.energy import counter
+from services.inference.fleet import EngineEntry
 from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
@@ -22,13 +23,14 @@ from services.inference.streaming import Streaming
 from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader
 from services.inference.waiting import EngineQueue
-from services.inference.watch import EngineWatch, first_up
+from services.inference.watch import PART, EngineWatch, first_up
 
 
 async def main(context: Context[InferenceSettings]) -> None:
     """Consumes from the moment that the engine answers until stopped."""
     settings = context.settings
-    stations = Stations([_station(settings, context.health)])
+    fleet = settings.fleet()
+    stations = Stations([_station(settings, entry, context.health, alone=len(fleet) == 1) for entry in fleet])
     answers = Answers(context.service, INFERENCE_COMPLETED, "inference", settings.instance)
     instruments = InferenceInstruments(context.metrics, settings.inference_pool, stations)
     watching = [asyncio.create_task(station.watch.run()) for station in stations]
@@ -81,15 +83,15 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _station(settings: InferenceSettings, health: Health) -> Station:
-    engine = settings.engine()
+def _station(settings: InferenceSettings, entry: EngineEntry, health: Health, *, alone: bool) -> Station:
+    engine = settings.engine_of(entry)
     return Station(
         engine,
-        EngineWatch(engine, health),
-        EngineMeter(engine.name, settings.billing(), energy=counter(settings.inference_gpu_devices)),
-        frozenset(settings.inference_model),
-        settings.concurrency,
-        settings.concurrency_at_start,
+        EngineWatch(engine, health, part=PART if alone else f"{PART} {entry.name}"),
+        EngineMeter(engine.name, entry.billed(settings.price_list()), energy=counter(entry.gpu_devices)),
+        frozenset(entry.models),
+        entry.places,
+        entry.places_at_start,
     )
 
 

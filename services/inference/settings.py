@@ -2,35 +2,37 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from penstock.contracts.prices import PriceList
-from penstock.runtime.clock import now_ms
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
-from services.inference.core.catalogue import HARDWARE, ModelShape
 from services.inference.core.coalesce import Pace
-from services.inference.core.control import START
-from services.inference.core.roofline import Roofline
-from services.inference.core.weights import PRIOR, of_roofline
-from services.inference.engines.openai import OpenAiEngine
 from services.inference.engines.protocol import Engine
-from services.inference.engines.simulated import SimulatedEngine
-from services.inference.engines.vllm import VllmEngine
 from services.inference.engines.vllm_options import VllmOptions, read_options
-from services.inference.metering import Billing
+from services.inference.fleet import (
+    EngineEntry,
+    OpenAiEntry,
+    OpenAiOptions,
+    SimulatedEntry,
+    SimulatedOptions,
+    VllmEntry,
+    read,
+)
 
 PRICES: Final = Path(__file__).with_name("prices.yaml")
 
 
 class InferenceSettings(ServiceSettings):
-    """One instance drives one engine for one pool."""
+    """One instance drives the engines of one pool."""
 
     inference_pool: str = "small"
     """The pool whose requests this instance takes; one of PENSTOCK_POOLS."""
+    inference_engines: Path | None = None
+    """A file of engines (docs/inference.md), in place of the one that the settings from here to `hardware` describe."""
     inference_engine: Literal["openai", "vllm", "simulated"] = "openai"
     inference_base_url: str = Field(default="http://127.0.0.1:8080/v1", description="an OpenAI-compatible endpoint")
     inference_api_key: SecretStr | None = None
@@ -60,43 +62,63 @@ class InferenceSettings(ServiceSettings):
     def _known(self) -> Self:
         if self.inference_pool not in self.pools:
             raise ValueError(f"pool {self.inference_pool!r} is not one of PENSTOCK_POOLS: {', '.join(self.pools)}")
-        if self.inference_simulated_hardware not in HARDWARE:
-            raise ValueError(f"simulated hardware is one of {', '.join(HARDWARE)}")
         if self.inference_engine == "vllm" and self.inference_vllm is None:
             raise ValueError("the engine `vllm` needs PENSTOCK_INFERENCE_VLLM, at least {arguments: {model: …}}")
         try:
             prices = self.price_list()
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise ValueError(f"no price list in {self.inference_prices}: {error}") from None
-        if self.inference_billing == "hour" and self.inference_hardware not in prices.hardware:
-            raise ValueError(f"{self.inference_prices} has no hardware {self.inference_hardware!r}")
-        missing = sorted(set(self.inference_model) - set(prices.models))
-        if self.inference_billing == "token" and missing:
-            raise ValueError(f"{self.inference_prices} has no token price for {', '.join(missing)}")
+        if self.inference_engines is not None and (beside := sorted(self.model_fields_set & _OF_ONE_ENGINE)):
+            raise ValueError(f"{', '.join(beside)} describe one engine, and inference_engines names a file of them")
+        try:
+            fleet = self.fleet()
+        except ValidationError as error:
+            raise ValueError("; ".join(fault["msg"] for fault in error.errors())) from None
+        faults = [fault for entry in fleet for fault in entry.faults(prices)]
+        if faults:
+            raise ValueError(f"{self.inference_prices} {'; '.join(faults)}")
         return self
 
-    @property
-    def concurrency(self) -> int:
-        """The bound of what is in the engine at a time. An endpoint's places nobody knows but who set it up."""
-        return self.inference_concurrency or (8 if self.inference_engine == "openai" else 1024)
+    def fleet(self) -> tuple[EngineEntry, ...]:
+        """The engines: those of the file, or the one that is described here. Raises ValueError."""
+        if self.inference_engines is not None:
+            return read(self.inference_engines)
+        return (self._one(),)
 
-    @property
-    def concurrency_at_start(self) -> int:
-        """With how many it begins: an endpoint's places are there to be used."""
-        return self.concurrency if self.inference_engine == "openai" else min(START, self.concurrency)
+    def _one(self) -> EngineEntry:
+        shared: dict[str, Any] = {
+            "name": self.inference_engine,
+            "kind": self.inference_engine,
+            "models": self.inference_model,
+            "concurrency": self.inference_concurrency,
+            "billing": self.inference_billing,
+            "hardware": self.inference_hardware,
+            "gpus": self.inference_gpus,
+            "gpu_devices": self.inference_gpu_devices,
+        }
+        match self.inference_engine:
+            case "openai":
+                return OpenAiEntry(**shared, options=OpenAiOptions(base_url=self.inference_base_url))
+            case "vllm":
+                assert self.inference_vllm is not None
+                return VllmEntry(**shared, options=self.inference_vllm)
+            case "simulated":
+                simulated = {
+                    "hardware": self.inference_simulated_hardware,
+                    "billions": self.inference_simulated_billions,
+                    "speed": self.inference_simulated_speed,
+                }
+                return SimulatedEntry(**shared, options=SimulatedOptions.model_validate(simulated))
+
+    def engine_of(self, entry: EngineEntry) -> Engine:
+        """An entry's engine. Raises OSError where its key cannot be read."""
+        key = None if self.inference_api_key is None else self.inference_api_key.get_secret_value()
+        # vLLM and its processes read variables of their own.
+        return entry.engine(os.environ, key)  # noqa: TID251 - settings own these
 
     def price_list(self) -> PriceList:
         """The prices in the file that is named."""
         return PriceList.model_validate(yaml.safe_load(self.inference_prices.read_text()))
-
-    def billing(self) -> Billing:
-        """How calls are paid."""
-        return Billing(
-            self.price_list(),
-            self.inference_hardware if self.inference_billing == "hour" else None,
-            self.inference_gpus,
-            of_roofline(self._roofline(), self.concurrency) if self.inference_engine == "simulated" else PRIOR,
-        )
 
     def limits(self) -> Limits:
         """What this instance does."""
@@ -106,25 +128,22 @@ class InferenceSettings(ServiceSettings):
         """How streamed answers are cut into pieces."""
         return Pace(self.inference_stream_every_ms, self.inference_stream_characters)
 
-    def engine(self) -> Engine:
-        """The engine that is chosen."""
-        match self.inference_engine:
-            case "openai":
-                return OpenAiEngine(
-                    self.inference_base_url,
-                    connections=self.concurrency,
-                    now_ms=now_ms,
-                    api_key=None if self.inference_api_key is None else self.inference_api_key.get_secret_value(),
-                )
-            case "vllm":
-                assert self.inference_vllm is not None
-                # vLLM and its processes read variables of their own.
-                return VllmEngine(self.inference_vllm, environment=os.environ)  # noqa: TID251 # settings own these
-            case "simulated":
-                return SimulatedEngine(
-                    self._roofline(), batch_max=self.concurrency, speed=self.inference_simulated_speed
-                )
 
-    def _roofline(self) -> Roofline:
-        shape = ModelShape(parameters=self.inference_simulated_billions * 1e9)
-        return Roofline(HARDWARE[self.inference_simulated_hardware], shape)
+_OF_ONE_ENGINE: Final = frozenset(
+    f"inference_{name}"
+    for name in (
+        "engine",
+        "base_url",
+        "api_key",
+        "model",
+        "concurrency",
+        "billing",
+        "hardware",
+        "gpus",
+        "gpu_devices",
+        "vllm",
+        "simulated_hardware",
+        "simulated_billions",
+        "simulated_speed",
+    )
+)

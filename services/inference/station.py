@@ -1,7 +1,9 @@
 """Owns one engine of this process with all that belongs to it: its models, its watch, its meter, its gate."""
 
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Final
+from uuid import UUID
 
 from services.inference.core.control import START
 from services.inference.core.lanes import URGENT_FIRST
@@ -72,6 +74,23 @@ class Stations:
         """Calls that are in engines at a time, all together."""
         return sum(station.concurrency for station in self._all)
 
-    def serving(self, model: str) -> Station | None:
-        """The engine that takes a call for this model now; None where there is none."""
-        return next((station for station in self._all if model in station.models), None)
+    def serving(self, model: str, run_key: UUID | None = None) -> Station | None:
+        """The engine that takes a call for this model now; None where there is none.
+
+        Of several, one that answers, and of those the one that the run's key chooses: its prefix lies there. Where that
+        one has a whole batch more waiting before it than another, the next that the key chooses: a prefix is computed
+        again sooner than such a queue has gone.
+        """
+        able = [station for station in self._all if model in station.models]
+        if len(able) < 2:
+            return able[0] if able else None
+        able = [station for station in able if station.watch.state == "up"] or able
+        if run_key is not None:
+            able.sort(key=lambda station: _chosen(run_key, station.engine.name), reverse=True)
+        shortest = min(len(station.gate.schedule) for station in able)
+        return next(each for each in able if len(each.gate.schedule) <= shortest + each.concurrency)
+
+
+def _chosen(run_key: UUID, engine: str) -> bytes:
+    """Rendezvous: an engine that comes or goes moves only the runs that are its own."""
+    return blake2b(run_key.bytes + engine.encode(), digest_size=8).digest()

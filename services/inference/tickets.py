@@ -81,7 +81,7 @@ class Ticket:
         request = work.request
         self.lane = request.priority
         self.step = (request.workflow, request.version, request.step)
-        station = self.station = stations.serving(request.model)
+        station = self.station = stations.serving(request.model, request.run_key)
         if station is None:
             self.fault = unknown_model(request.model, pool, stations.models)
             return

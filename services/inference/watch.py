@@ -22,9 +22,13 @@ _log = logger("engine")
 class EngineWatch:
     """Holds calls back while nobody answers: what is not fetched waits in Kafka for whoever can do it."""
 
-    def __init__(self, engine: Engine, health: Health, *, outage_wait_seconds: float = OUTAGE_WAIT_SECONDS) -> None:
+    def __init__(
+        self, engine: Engine, health: Health, *, outage_wait_seconds: float = OUTAGE_WAIT_SECONDS, part: str = PART
+    ) -> None:
+        """`part` is what the health page calls it."""
         self._engine: Final = engine
         self._health: Final = health
+        self._part: Final = part
         self._outage_wait_seconds: Final = outage_wait_seconds
         self._up: Final = asyncio.Event()
         self._in_doubt: Final = asyncio.Event()
@@ -32,7 +36,7 @@ class EngineWatch:
         self._was_up = False
         self.detail = "not probed yet"
         """What the last probe found, in words."""
-        health.set_ready(PART, False, "not probed yet")
+        health.set_ready(part, False, "not probed yet")
 
     @property
     def state(self) -> Literal["starting", "up", "away"]:
@@ -76,7 +80,7 @@ class EngineWatch:
         except EngineFailedError as error:
             self._up.clear()
             self.detail = str(error)
-            self._health.set_ready(PART, False, str(error))
+            self._health.set_ready(self._part, False, str(error))
             if was_up:
                 _log.warning(Event.ENGINE_AWAY, engine=self._engine.name, error=str(error))
             return False
@@ -84,7 +88,7 @@ class EngineWatch:
             return False  # a call failed while we asked: ask again before letting others in
         self._up.set()
         self._was_up, self.detail = True, detail
-        self._health.set_ready(PART, True, detail)
+        self._health.set_ready(self._part, True, detail)
         if not was_up:
             _log.info(Event.ENGINE_UP, engine=self._engine.name, detail=detail)
         return True

@@ -35,7 +35,9 @@ def test_options_come_from_a_file_as_well(tmp_path: Path) -> None:
 
 
 def test_the_engine_is_chosen_without_vllm_being_imported() -> None:
-    assert isinstance(settings(YAML).engine(), VllmEngine)
+    made = settings(YAML)
+
+    assert isinstance(made.engine_of(made.fleet()[0]), VllmEngine)
 
 
 @pytest.mark.parametrize(
