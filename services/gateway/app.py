@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from services.gateway.api import aliases, blobs, costs, events, problems, reports, runs, text, workflows
+from services.gateway.api import aliases, blobs, capacity, costs, events, problems, reports, runs, text, workflows
 from services.gateway.api.strict import Door
 from services.gateway.console import page
 from services.gateway.gateway import Gateway
@@ -29,6 +29,7 @@ def build(gateway: Gateway) -> FastAPI:
         workflows.router,
         aliases.router,
         costs.router,
+        capacity.router,
         reports.router,
         page.router,
     ):

@@ -8,6 +8,7 @@ from typing import Any
 from penstock.runtime.blobs import Blobs
 from services.gateway.acceptance import Acceptance
 from services.gateway.definitions import Definitions
+from services.gateway.engines import Engines
 from services.gateway.lag import LagProbe
 from services.gateway.live import Live
 from services.gateway.pieces import Pieces
@@ -30,6 +31,7 @@ class Gateway:
     live: Live
     pieces: Pieces
     lag: LagProbe
+    engines: Engines
     asyncapi: Callable[[], dict[str, Any]]
     instruments: Instruments
     stop: asyncio.Event = field(default_factory=asyncio.Event)

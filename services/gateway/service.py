@@ -4,9 +4,10 @@ import asyncio
 import gc
 from pathlib import Path
 
-from penstock.contracts.topics import Service
+from penstock.contracts.topics import CAPACITY_REPORTED, Service
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.broadcast import BroadcastReader
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.postgres import connect_pool, migrate
@@ -14,6 +15,7 @@ from penstock.runtime.service import Context
 from services.gateway.acceptance import Acceptance
 from services.gateway.app import build
 from services.gateway.definitions import Definitions
+from services.gateway.engines import Engines
 from services.gateway.gateway import Gateway
 from services.gateway.lag import LagProbe, ask
 from services.gateway.live import Live
@@ -58,7 +60,8 @@ async def main(context: Context[GatewaySettings]) -> None:
     await at_the_door.start()
     await dead_letters.start()
     instruments = Instruments(context.metrics)
-    live, reader, ledger = Live(), Reader(pool), Ledger(pool)
+    live, reader, ledger, engines = Live(), Reader(pool), Ledger(pool), Engines(now_ms)
+    context.metrics.register(engines)
     subscribers = Subscribers(settings, pool, dead_letters.send, live.written, instruments)
     app = build(
         Gateway(
@@ -71,6 +74,7 @@ async def main(context: Context[GatewaySettings]) -> None:
             live=live,
             pieces=Pieces(broker, context.stop),
             lag=LagProbe(lambda: ask(settings.kafka_bootstrap_servers), now_ms),
+            engines=engines,
             asyncapi=subscribers.asyncapi,
             instruments=instruments,
             stop=context.stop,
@@ -82,6 +86,8 @@ async def main(context: Context[GatewaySettings]) -> None:
     expiring = asyncio.create_task(expire_for_ever(pool, settings, context.stop))
     settling = asyncio.create_task(settle_for_ever(pool, context.stop))
     auditing = asyncio.create_task(audit_for_ever(ledger, instruments, context.stop))
+    reports = BroadcastReader(broker, CAPACITY_REPORTED.name, engines.take)
+    hearing = asyncio.create_task(reports.run(context.stop, caught_up=lambda: None))
     listening = asyncio.create_task(News(settings.postgres_url, settings.instance, live).listen(context.stop))
     await subscribers.start(context.stop)
     context.health.set_ready("kafka", True)
@@ -94,5 +100,5 @@ async def main(context: Context[GatewaySettings]) -> None:
         await dead_letters.stop()
         await expiring
         await asyncio.gather(settling, auditing)
-        await listening
+        await asyncio.gather(listening, hearing)
         await pool.close()

@@ -33,6 +33,18 @@ class Metric(StrEnum):
     LEDGER_DIFFERENCE = "penstock_ledger_difference"
     """What the ledger has too much (positive) or too little for the time of engines that were closed within a day
     (pool, gpu_type, currency). 0 where all is well."""
+    POOL_ENGINES = "penstock_pool_engines"
+    """Engines by the health that they report (pool, state)."""
+    POOL_REQUESTS = "penstock_pool_requests_in_flight"
+    """Requests in engines that take work, as they report it (pool)."""
+    POOL_REQUESTS_BEST = "penstock_pool_requests_best"
+    """How many are worth having there (pool)."""
+    POOL_BACKLOG_TOKENS = "penstock_pool_backlog_tokens"
+    """Tokens of the requests in engines that take work and fetched for them, at most (pool)."""
+    POOL_TOKENS_PER_SECOND = "penstock_pool_tokens_per_second"
+    """Tokens per second of late (pool)."""
+    POOL_TOKENS_PER_SECOND_BEST = "penstock_pool_tokens_per_second_best"
+    """Tokens per second at best, of the engines that know it (pool)."""
     LIVE_STREAMS = "penstock_live_streams"
     """Open event streams."""
 

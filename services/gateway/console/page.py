@@ -35,7 +35,7 @@ _templates: Final = Environment(
 
 @router.get("/")
 async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
-    """Runs, costs and lag."""
+    """Runs, costs, engines and lag."""
     gateway = gateway_of(request)
     now = datetime.fromtimestamp(now_ms() / 1000, UTC)
     rows = await gateway.reader.runs(RunFilter(tenant), None, RUNS_SHOWN)
@@ -55,6 +55,7 @@ async def overview(request: Request, tenant: TenantOf) -> HTMLResponse:
         costs=costs,
         engines=await gateway.ledger.engine_time(since, until),
         lags=lags,
+        rooms=gateway.engines.reports(),
     )
 
 

@@ -1,6 +1,7 @@
 """The door, through its socket: runs start, show, are watched and end; costs, lag and documents are read."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,7 @@ from penstock.contracts.messages import (
     TokenUsage,
     UsageRecorded,
 )
+from penstock.testkit.builders import a_report
 from services.gateway.tests.conftest import Running
 from services.gateway.tests.noon import NOON
 
@@ -363,6 +365,23 @@ async def test_lag_is_known_in_records_and_seconds(gateway: Running) -> None:
     assert found[0]["records"] == 1
     assert found[0]["partitions"] == {"3": 1}
     assert 0 <= found[0]["seconds"] < 60
+
+
+async def test_engines_room_is_told_while_their_reports_are_valid(gateway: Running) -> None:
+    # Given an engine that has just reported, and one that did so long ago
+    now_ms = round(time.time() * 1000)
+    await gateway.say(topics.CAPACITY_REPORTED, a_report("i-9/old", at_ms=now_ms - 60_000), "i-9/old")
+    report = a_report("i-1/vllm", at_ms=now_ms, kv_tokens_max=1000, kv_tokens_free=250, tokens_per_second_best=None)
+    await gateway.say(topics.CAPACITY_REPORTED, report, "i-1/vllm")
+
+    # When room is asked for
+    answer = await gateway.until_holds("/v1/capacity", lambda body: bool(body["engines"]))
+
+    # Then the one is told, without what it does not know, and the page shows it
+    (line,) = answer.json()["engines"]
+    assert (line["engine"], line["pool"], line["models"], line["health"]) == ("i-1/vllm", "small", ["first"], "up")
+    assert (line["kv_tokens_free"], "tokens_per_second_best" in line) == (250, False)
+    assert "i-1/vllm" in (await gateway.http.get("/")).text
 
 
 async def test_the_documents_are_served(gateway: Running) -> None:
