@@ -81,7 +81,7 @@ class CapacityReporter:
             models=sorted(station.models),
             simulated=station.engine.simulated,
             gpu_type=station.meter.billing.hardware,
-            gpus=0 if station.meter.billing.hardware is None else 1,
+            gpus=0 if station.meter.billing.hardware is None else station.meter.billing.gpus,
             health=EngineHealth(state=state, detail=station.watch.detail if state == "away" else ""),
             requests_in_flight=figures.requests_in_flight,
             requests_best=figures.requests_best,

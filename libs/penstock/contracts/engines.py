@@ -48,7 +48,7 @@ class EngineMetered(Message):
     requests: Count
     """That ended within the stretch."""
     closed: bool = False
-    """The session's last, written on an orderly end or when the engine was found dead."""
+    """The session's last, told on an orderly end. A session without it ended by a crash, or goes on."""
 
 
 class EngineHealth(Message):

@@ -35,6 +35,7 @@ def retentions(settings: GatewaySettings) -> dict[str, timedelta]:
         "expire_repeats": ledger,
         "expire_stretches": ledger,
         "expire_engines": ledger,
+        "expire_engine_usage": ledger,
         "expire_accepted": accepted,
         "expire_keys": accepted,
     }

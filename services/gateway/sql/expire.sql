@@ -62,12 +62,17 @@ WITH old AS (
 )
 SELECT count(*) FROM old;
 
--- expire_engines: Forgets the lives of engines that ended, with their usage.
+-- expire_engines: Forgets the lives of engines that ended.
 WITH old AS (
     DELETE FROM engine_life WHERE ctid = ANY (ARRAY (SELECT ctid FROM engine_life WHERE until < $1 LIMIT $2))
-    RETURNING engine_session
-), used AS (
-    DELETE FROM engine_usage WHERE engine_session IN (SELECT engine_session FROM old)
+    RETURNING 1
+)
+SELECT count(*) FROM old;
+
+-- expire_engine_usage: Forgets what named them.
+WITH old AS (
+    DELETE FROM engine_usage WHERE ctid = ANY (ARRAY (SELECT ctid FROM engine_usage WHERE last_at < $1 LIMIT $2))
+    RETURNING 1
 )
 SELECT count(*) FROM old;
 
