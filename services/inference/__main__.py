@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
 from penstock.runtime.executor import execute, publishing
 from penstock.runtime.health import Health
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.service import Context, run_service
 from penstock.runtime.work import Answers
 from services.inference.accounts import Accounts
@@ -15,6 +17,7 @@ from services.inference.caller import ModelCaller
 from services.inference.core import lanes
 from services.inference.energy import counter
 from services.inference.fleet import EngineEntry
+from services.inference.images import Images
 from services.inference.metering import EngineMeter
 from services.inference.reporting import CapacityReporter
 from services.inference.settings import InferenceSettings
@@ -44,13 +47,16 @@ async def main(context: Context[InferenceSettings]) -> None:
             accounts = Accounts(stations, settings.inference_pool, publisher.send, settings.inference_account_seconds)
             reporting.append(asyncio.create_task(accounts.run()))
             cancellations, streaming = Cancellations(), Streaming(publisher, settings.pace(), now_ms)
+            large = LargeValues(Blobs(settings.blob_url), now_ms)
             caller = ModelCaller(
                 stations,
                 answers,
                 settings.limits(),
                 now_ms,
                 cancellations,
+                Images(large.blobs.read),
                 streaming=streaming,
+                large=large,
                 instruments=instruments,
             )
             try:

@@ -10,8 +10,9 @@ from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkErro
 from penstock.runtime.errors import Poison
 from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
 from penstock.runtime.kafka.records import Received
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.telemetry import logger
-from penstock.runtime.work import Answers, BadRequestError, cancelled, failed, too_late
+from penstock.runtime.work import Answers, BadRequestError, Work, cancelled, failed, too_late
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
 from services.inference.core.refusals import Accepted
@@ -52,6 +53,7 @@ class ModelCaller:
         images: Images | None = None,
         instruments: InferenceInstruments | None = None,
         streaming: Streaming | None = None,
+        large: LargeValues | None = None,
     ) -> None:
         self._reader: Final = Reader(stations, limits.pool, limits.home_partitions)
         self._answers: Final = CallAnswers(answers, limits.pool)
@@ -60,6 +62,7 @@ class ModelCaller:
         self._cancellations: Final = cancellations
         self._instruments: Final = instruments
         self._streaming: Final = streaming
+        self._large: Final = large
 
     async def handle(self, record: Received) -> Sequence[Outgoing]:
         """Answers one record. Raises Poison for one that cannot be read or answered."""
@@ -86,10 +89,21 @@ class ModelCaller:
             _end(stream, result)
         if self._instruments is not None and result.charge is not None:
             self._instruments.called(ticket, result)
+        await self._store(work, result)
         records = self._answers.records(work, station, result)
         if result.error is not None and result.error.code == POISON:
             raise Poison(result.error.message, records)
         return records
+
+    async def _store(self, work: Work[InferenceRequested], result: Result) -> None:
+        """A large answer, as embeddings are, travels as a reference."""
+        if result.output is None or self._large is None:
+            return
+        stored = await self._large.stored(work, result.output)
+        if isinstance(stored, WorkError):
+            result.output, result.error = None, stored
+        else:
+            result.output = stored
 
     async def _call(self, ticket: Ticket, station: Station, result: Result, on_delta: OnDelta | None) -> None:
         """Asks the engine, once it is there; what comes of it is in `result`, also where this is cut off."""

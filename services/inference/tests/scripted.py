@@ -8,8 +8,10 @@ from penstock.contracts.ids import request_id, run_key
 from penstock.contracts.messages import ChatMessage, InferenceRequested, Lane, TokenUsage, WorkError
 from penstock.contracts.prices import PriceList
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.health import Health
 from penstock.runtime.kafka.cancellations import Cancellations
+from penstock.runtime.large_values import LargeValues
 from penstock.runtime.work import Answers
 from services.inference.caller import Limits, ModelCaller
 from services.inference.core.buckets import estimated_prompt_tokens
@@ -113,12 +115,16 @@ def a_station(engine: ScriptedEngine, *, hardware: str | None = "cpu", concurren
 
 
 def a_caller(
-    *stations: Station, cancellations: Cancellations | None = None, streaming: Streaming | None = None
+    *stations: Station,
+    cancellations: Cancellations | None = None,
+    streaming: Streaming | None = None,
+    blobs: Blobs | None = None,
 ) -> ModelCaller:
     answers = Answers(Service.INFERENCE, INFERENCE_COMPLETED, "inference", "i-1")
     limits = Limits(pool="small", home_partitions=4)
     told = cancellations or Cancellations()
-    return ModelCaller(Stations(stations), answers, limits, lambda: AT_MS, told, streaming=streaming)
+    large = None if blobs is None else LargeValues(blobs, lambda: AT_MS)
+    return ModelCaller(Stations(stations), answers, limits, lambda: AT_MS, told, streaming=streaming, large=large)
 
 
 def a_request(attempt: int = 1, *, seconds: float = 60.0, **changes: Any) -> InferenceRequested:

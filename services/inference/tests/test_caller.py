@@ -9,6 +9,7 @@ import jsonschema_rs
 import orjson
 import pytest
 
+from penstock.contracts.blobs import reference_of
 from penstock.contracts.messages import (
     InferenceCompleted,
     InferenceRequested,
@@ -21,6 +22,7 @@ from penstock.contracts.messages import (
     UsageRecorded,
     WorkError,
 )
+from penstock.runtime.blobs import Blobs
 from penstock.runtime.errors import Poison
 from penstock.runtime.health import Health
 from penstock.testkit.received import Record
@@ -215,3 +217,17 @@ async def test_what_kills_engines_is_answered_and_becomes_a_dead_letter() -> Non
     completed, usage = (orjson.loads(record.value) for record in caught.value.answers if record.value)
     assert completed["error"]["code"] == "poison_request"
     assert usage["status"] == "failed"
+
+
+async def test_a_large_answer_travels_as_a_reference_and_its_usage_as_ever(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    blobs, text = Blobs(tmp_path.as_uri()), "Water runs downhill. " * 5_000
+    assert isinstance(engine.answer, Generation)
+    engine.answer = replace(engine.answer, text=text)
+
+    completed, usage = await call(a_caller(a_station(engine), blobs=blobs), a_request())
+
+    assert reference_of(completed.output) is not None
+    assert await blobs.whole(completed.output, "default") == text
+    assert usage.tokens == completed.usage

@@ -29,6 +29,7 @@ from services.orchestrator.core.dialogue import (
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
+from services.orchestrator.core.values import BLOB_UNREADABLE
 
 SUMMARY: Final = -2
 SAYING: Final = -1
@@ -131,7 +132,10 @@ class AgentFrame(CappedFrame):
             self._talk = Talk(self._talk.exchanges[older(self._talk) :], str(output))
             self._summarised = True
             return None
-        self._said = output = self.whole(output)
+        try:
+            self._said = output = self.whole(output)
+        except ExpressionError as error:
+            return Failed(self._failure(BLOB_UNREADABLE, str(error)))
         self._calls = [] if "answer" in output else [Call.of(each) for each in output["calls"]]
         self._seen.update(canonical(call.name, call.arguments) for call in self._calls)
         path = f"{self.path}[{self._number}]"
@@ -226,7 +230,11 @@ class AgentFrame(CappedFrame):
         name = self._calls[place].name
         if isinstance(answer, Failed):
             return {"tool": name, "error": f"{answer.failure.code}: {answer.failure.message}"}
-        return result(name, self.whole(answer.output), result_characters(self._node.loop.context, len(self._calls)))
+        try:
+            output = self.whole(answer.output)
+        except ExpressionError as error:
+            return {"tool": name, "error": f"{BLOB_UNREADABLE}: {error}"}
+        return result(name, output, result_characters(self._node.loop.context, len(self._calls)))
 
     def _close(self) -> None:
         """All calls of the turn are over."""

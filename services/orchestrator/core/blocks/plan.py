@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.contracts.messages import ChatMessage, Failure
-from penstock.workflow.expressions import Scope
+from penstock.workflow.expressions import ExpressionError, Scope
 from penstock.workflow.loops import Plan, Planner
 from penstock.workflow.parts import JsonSchema
 from services.orchestrator.core.blocks.branches import BranchesFrame
@@ -18,6 +18,7 @@ from services.orchestrator.core.dialogue import planning
 from services.orchestrator.core.frames import Answer, Enclosure, Failed, Frame, Succeeded
 from services.orchestrator.core.leaf import evaluated
 from services.orchestrator.core.turn import Turn
+from services.orchestrator.core.values import BLOB_UNREADABLE
 
 LEFT: Final = "tasks left"
 """What the number of sub-tasks that may still be planned is called in the scope: no name that a template can have."""
@@ -111,7 +112,11 @@ class PlanFrame(CappedFrame):
     def _take(self, output: Any) -> Answer:
         """Keeps what the open child gave; None: the plan is not over."""
         if self._open == PLANNING:
-            return self._planned(self.whole(output)["tasks"])
+            try:
+                return self._planned(self.whole(output)["tasks"])
+            except ExpressionError as error:
+                step = f"{self.path}[{self._round}]/{self._node.planner.id}"
+                return Failed(Failure(code=BLOB_UNREADABLE, message=str(error), step=step))
         if self._open == JOINING:
             return Succeeded(output)
         self._results += [{"task": task, "output": each} for task, each in zip(self._tasks, output, strict=True)]

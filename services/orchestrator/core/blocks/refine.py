@@ -108,7 +108,7 @@ class RefineFrame(CappedFrame):
         within = self._within()
         step = Step(within.path, "refine", StepPhase.COMPLETED)
         try:
-            step.output = self._node.verdict(within.find, output)
+            step.output = self._node.verdict(within.find, self.whole(output))
         except (ExpressionError, TooLargeError) as error:
             code = VALUE_TOO_LARGE if isinstance(error, TooLargeError) else "expression_failed"
             step.phase = StepPhase.FAILED

@@ -77,7 +77,10 @@ class VoteFrame(BranchesFrame):
             except ExpressionError as error:
                 self._fault = f"vote.by: {error}"
                 return
-        self._ballots[slot] = Ballot(answer.output, value, _key(self.whole(value)))
+        try:
+            self._ballots[slot] = Ballot(answer.output, value, _key(self.whole(value)))
+        except ExpressionError as error:
+            self._fault = f"vote: {error}"
 
     def over(self, turn: Turn) -> Answer:
         """Whether enough ballots agree, or none can any more."""

@@ -153,6 +153,45 @@ def test_an_agent_is_told_what_its_tools_large_output_says(store: Store) -> None
     assert LIST[0] in talk.model_call().messages[-1].content
 
 
+def lost(store: Store, value: Any) -> Any:
+    """The value as it travels; what its references stand for cannot be read."""
+    small = externalised(value)
+    for reference in small.contents:
+        store.contents.refuse("default", reference, "the blob is corrupt")
+    return small.value
+
+
+def test_an_agent_is_told_that_an_output_cannot_be_read(store: Store) -> None:
+    grant = {"tool": "files.read", "arguments_schema": {"type": "object"}}
+    talk = talk_of(store, {"id": "solve", "agent": {"model": "small", "prompt": "Go.", "tools": [grant]}})
+    talk.succeed("solve[0]/turn", {"calls": [{"tool": "files.read"}]})
+
+    talk.succeed("solve[0]/call[0]", lost(store, LIST))
+
+    assert "blob_unreadable: the blob is corrupt" in talk.model_call().messages[-1].content
+
+
+def test_a_vote_over_what_cannot_be_read_fails(store: Store) -> None:
+    election = {"do": a_task("ballot"), "votes": 3, "agree": 2}
+    talk = talk_of(store, {"id": "jury", "parallel": {"vote": election}})
+
+    talk.succeed("jury[0]/ballot", lost(store, {"text": DOCUMENT}))
+
+    assert talk.run.error is not None
+    assert talk.run.error.message == "vote: the blob is corrupt"
+
+
+def test_a_vote_is_by_what_references_stand_for(store: Store) -> None:
+    election = {"do": a_task("ballot"), "votes": 3, "agree": 2}
+    talk = talk_of(store, {"id": "jury", "parallel": {"vote": election}})
+    first, second = store.holding([{"a": 1, "b": DOCUMENT}]), store.holding([{"b": DOCUMENT, "a": 1.0}])
+
+    talk.succeed("jury[0]/ballot", first)
+    talk.succeed("jury[2]/ballot", second)
+
+    assert talk.run.output == {"winner": first, "agree": 2, "ballots": [first, None, second]}
+
+
 def test_an_undo_is_asked_with_the_reference(store: Store) -> None:
     undo = {"task": "tasks.back", "input": {"of": "{{ output }}", "length": "{{ output.text | length }}"}}
     talk = talk_of(store, a_chain(a_task("work", undo=undo), a_tool("next")))
