@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from services.cli import output
 from services.cli.__main__ import app_for
 from services.cli.commands import costs, reports
 from services.cli.failures import CommandError
@@ -132,7 +133,7 @@ def penstock(*arguments: str) -> str:
 
 def test_costs_are_shown_with_waste_runs_and_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(costs.output, "table", lambda _columns, rows, **_: shown.extend(rows))
+    monkeypatch.setattr(output, "table", lambda _columns, rows, **_: shown.extend(rows))
 
     penstock("costs", "--by", "workflow", "--since", "7d")
 
@@ -196,7 +197,7 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
 
 def test_a_backlog_says_what_it_will_take_or_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(reports.output, "table", lambda _columns, rows, **_: shown.extend(rows))
+    monkeypatch.setattr(output, "table", lambda _columns, rows, **_: shown.extend(rows))
 
     penstock("lag")
 
