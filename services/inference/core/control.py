@@ -95,7 +95,8 @@ class BatchControl:
         self._ended += 1
         self._tokens += tokens
         self._seconds += seconds
-        if self._ended < max(ENDED_MIN if self.settled else ENDED_MIN_DOUBLING, self.limit * self.settled):
+        enough = max(ENDED_MIN, self.limit) if self.settled else max(ENDED_MIN_DOUBLING, self.limit // 2)
+        if self._ended < enough:
             return False
         return self._measured(now)
 
