@@ -1,5 +1,6 @@
 """Owns the promises of the orchestrator's memory: the one in a dict and the one in Postgres keep the same ones."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from importlib.resources import files
@@ -269,6 +270,15 @@ async def test_the_first_definition_under_a_name_and_version_stays(store: Store)
     assert await store.add_definition("audit", "1", b'{"a":2}', AT_MS) == b'{"a":1}'
     await store.add_definition("audit", "0", b"{}", AT_MS)
     assert await store.definitions() == [("audit", "1", b'{"a":1}'), ("audit", "0", b"{}")]
+
+
+async def test_a_definition_that_several_add_at_once_is_the_same_to_all(store: Store) -> None:
+    """Guard: orchestrators that read a definition at the same moment all go on."""
+    for number in range(20):
+        bodies = [b'{"by":%d}' % writer for writer in range(6)]
+        kept = await asyncio.gather(*(store.add_definition(f"w{number}", "1", body, AT_MS) for body in bodies))
+        assert len(set(kept)) == 1
+        assert kept[0] in bodies
 
 
 async def test_only_runs_that_ended_long_ago_are_removed(store: Store) -> None:

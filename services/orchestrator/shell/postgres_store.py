@@ -87,10 +87,13 @@ class PostgresStore:
     async def add_definition(self, name: str, version: str, definition: bytes, published_at_ms: int) -> bytes:
         """See Store."""
         published_at = datetime.fromtimestamp(published_at_ms / 1000, UTC)
-        async with self._connection() as connection:
-            kept: str = await connection.fetchval(
-                self._sql["add_definition"], name, version, definition.decode(), published_at
-            )
+        kept: str | None = None
+        while kept is None:
+            # None: another instance added it between the two halves of the statement. Its row is visible now.
+            async with self._connection() as connection:
+                kept = await connection.fetchval(
+                    self._sql["add_definition"], name, version, definition.decode(), published_at
+                )
         return kept.encode()
 
     async def broadcast_offset(self, topic: str) -> int:
