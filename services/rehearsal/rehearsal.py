@@ -13,11 +13,13 @@ from penstock.contracts.messages import RunFinished, RunRequested
 from penstock.workflow.definition import Definition
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven, decide
+from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.program import Program, compile_definition
 from services.orchestrator.core.starting import start
 from services.orchestrator.core.state import Decision, Request, Run
 from services.rehearsal import history
 from services.rehearsal.answering import Answering, UnansweredError
+from services.rehearsal.circumstances import Circumstances, facts_of
 from services.rehearsal.script import Answers, Case
 
 EVENTS_MAX: Final = 100_000
@@ -40,6 +42,7 @@ class Happened:
 
     run: Run
     began_ms: int
+    circumstances: Circumstances | None = None
     asked: list[Asked] = field(default_factory=list)
     entries: list[history.Entry] = field(default_factory=list)
     finished: RunFinished | None = None
@@ -74,7 +77,7 @@ def rehearse(
     return rehearsal.played(_request(case, rehearsal.program))
 
 
-def begin(request: RunRequested, program: Program, began_ms: int) -> Decision:
+def begin(request: RunRequested, program: Program, began_ms: int, facts: Facts = NO_FACTS) -> Decision:
     """The run that a rehearsal and a replayed history begin with."""
     tenant, run_id = request.tenant or ids.DEFAULT_TENANT, request.run_id or "rehearsal"
     return start(
@@ -86,6 +89,7 @@ def begin(request: RunRequested, program: Program, began_ms: int) -> Decision:
         program=program,
         at_ms=began_ms,
         traceparent=None,
+        facts=facts,
     )
 
 
@@ -109,12 +113,13 @@ class _Rehearsal:
         self._coming: list[tuple[int, int, Event]] = []
 
     def played(self, request: RunRequested) -> Happened:
-        decision = begin(request, self.program, self._began_ms)
-        happened = Happened(decision.run, self._began_ms)
+        facts = facts_of(self._stage.case.circumstances, request.tenant or ids.DEFAULT_TENANT)
+        decision = begin(request, self.program, self._began_ms, facts)
+        happened = Happened(decision.run, self._began_ms, self._stage.case.circumstances)
         try:
             self._take(happened, self._began_ms, history.of_request(request), decision)
             while (event := self._next(decision)) is not None:
-                decision = decide(happened.run, self.program, event)
+                decision = decide(happened.run, self.program, event, facts)
                 self._take(happened, event.at_ms, history.of_event(event), decision)
         except UnansweredError as error:
             happened.stopped = error

@@ -10,13 +10,16 @@ from typing import Any, Final
 import orjson
 import yaml
 
+from penstock.contracts.ids import DEFAULT_TENANT
 from penstock.contracts.messages import RunRequested
 from penstock.workflow.definition import Definition
 from penstock.workflow.notation import values
 from services.orchestrator.core.decide import decide
+from services.orchestrator.core.facts import NO_FACTS
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.state import Decision, Request, Run
-from services.rehearsal import history
+from services.rehearsal import circumstances, history
+from services.rehearsal.circumstances import Circumstances, facts_of
 from services.rehearsal.reading import SUFFIX, plain
 from services.rehearsal.rehearsal import UNVERSIONED, Happened, begin
 
@@ -26,7 +29,10 @@ NAME_CHARACTERS_MAX: Final = 80
 def recorded(definition: Definition, happened: Happened, name: str) -> str:
     """A history as YAML, with the definition it belongs to: all that a replay needs."""
     head = f"{name}\nWritten by `penstock test --record`; each entry is an event, `at` the time since the first."
-    body = {"began_at_ms": happened.began_ms, "workflow": plain(definition), "history": happened.entries}
+    body = {"began_at_ms": happened.began_ms, "workflow": plain(definition)}
+    if happened.circumstances is not None:
+        body["circumstances"] = circumstances.plain(happened.circumstances)
+    body["history"] = happened.entries
     return history.written(head, body)
 
 
@@ -44,21 +50,25 @@ def deviations(text: str) -> list[str]:
     body, _ = values(text)
     definition = Definition.model_validate(body["workflow"])
     program = compile_definition(definition, definition.version or UNVERSIONED)
-    began_ms = body["began_at_ms"]
+    began_ms, facts = body["began_at_ms"], NO_FACTS
     asked: dict[tuple[str, int], Request] = {}
     decision: Decision | None = None
     for number, made in enumerate(body["history"]):
         if decision is None:
             request = RunRequested.model_validate(made["requested"])
-            decision = begin(request, program, began_ms)
+            if "circumstances" in body:
+                around = Circumstances.model_validate(body["circumstances"])
+                facts = facts_of(around, request.tenant or DEFAULT_TENANT)
+            decision = begin(request, program, began_ms, facts)
             told = [history.entry(began_ms, history.of_request(request), decision, began_ms)]
         else:
             event = history.event_from(made, asked, began_ms)
             before = stored(decision.run)
-            decision = decide(decision.run, program, event)
+            decision = decide(decision.run, program, event, facts)
             name = history.of_event(event)
             told = [
-                history.entry(event.at_ms, name, each, began_ms) for each in (decision, decide(before, program, event))
+                history.entry(event.at_ms, name, each, began_ms)
+                for each in (decision, decide(before, program, event, facts))
             ]
         for restored, now in enumerate(told):
             if _json(now) != _json(made):

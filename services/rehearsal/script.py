@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -20,8 +18,10 @@ from pydantic import (
 from penstock.contracts.body import Count, Currency, Labels
 from penstock.contracts.messages import Budget, Lane, NextMove
 from services.rehearsal.bounds import CountBound, DurationBound
+from services.rehearsal.circumstances import Circumstances
 from services.rehearsal.durations import DurationMs
 from services.rehearsal.patterns import compiled
+from services.rehearsal.written import Written as Written  # what every part of a script is
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -32,12 +32,6 @@ def _pattern(value: str) -> str:
 
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_pattern)]
-
-
-class Written(BaseModel):
-    """What every part of a test file shares: closed, so that a misspelled field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Failing(Written):
@@ -159,6 +153,8 @@ class Case(Written):
     started_at: AwareDatetime = datetime(2026, 1, 1, tzinfo=UTC)
     answers: dict[Pattern, Answers] = Field(default_factory=dict)
     signals: list[Signal] = Field(default_factory=list)
+    circumstances: Circumstances | None = None
+    """What engines have room for, and what bursts may cost."""
     expect: Expectation = Expectation()
 
 
