@@ -30,8 +30,13 @@ class Door:
     """A client of one gateway."""
 
     def __init__(self, data: Path | None) -> None:
+        self._data = data
         self._url = gateway_url(data)
         self._http = httpx.Client(base_url=self._url, timeout=TIMEOUT_SECONDS)
+
+    def beside(self) -> "Door":
+        """Another client of the same gateway, for another thread."""
+        return Door(self._data)
 
     def get(self, path: str, **query: Any) -> Any:
         """The body of an answer."""
@@ -67,8 +72,8 @@ class Door:
         except httpx.TransportError as error:
             raise unreachable("the gateway", self._url, str(error)) from None
 
-    def events(self, path: str, tenant: str) -> Iterator[Event]:
-        """A run's events up to its end; connects again where the stream breaks."""
+    def events(self, path: str, tenant: str, end: str = "finished") -> Iterator[Event]:
+        """A run's events up to the one that is its end; connects again where the stream breaks."""
         last: str | None = None
         breaks = 0
         while True:
@@ -83,7 +88,7 @@ class Door:
                     for event in _parsed(stream.iter_lines()):
                         last, breaks = event.id or last, 0
                         yield event
-                        if event.name == "finished":
+                        if event.name == end:
                             return
             except httpx.TransportError as error:
                 breaks += 1
