@@ -6,11 +6,11 @@ VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo up down test test-vllm unit mutants lint format schemas bench bench-fairness bench-documents soak clean
+.PHONY: help setup lock demo up down test test-vllm unit mutants lint format schemas bench bench-fairness bench-documents bench-vllm soak clean
 
 help:  ## list the tasks
 	@echo "Penstock. Each task does the set-up that it needs; begin with \`make demo\`."
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## build the virtual environment from the hash-locked requirements
 
@@ -90,6 +90,9 @@ bench-documents: setup  ## measure documents per hour through three model calls 
 
 soak: setup  ## thirty minutes at 80 % of that: what grows?
 	@$(BIN)/python -m bench.documents --minutes 30
+
+bench-vllm: $(VLLM_VENV)/.installed  ## measure vLLM through Kafka against the same engine driven raw, and `vllm serve`
+	@$(VLLM_BIN)/python -m bench.vllm
 
 clean:  ## remove the virtual environment and local data
 	rm -rf $(VENV) $(VLLM_VENV) .penstock .mypy_cache .ruff_cache .pytest_cache

@@ -84,6 +84,7 @@ def build(options: VllmOptions, gauges: Gauges, environment: MutableMapping[str,
     """
     for name, value in ENVIRONMENT.items():
         environment.setdefault(name, value)
+    environment.update(options.environment)
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
@@ -116,14 +117,18 @@ def build(options: VllmOptions, gauges: Gauges, environment: MutableMapping[str,
     )
 
 
-def _stat_logger(gauges: Gauges) -> Callable[[Any, int], Any]:
-    from vllm.v1.metrics.loggers import StatLoggerBase
+def _stat_logger(gauges: Gauges) -> type:
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-    class Reports(StatLoggerBase):  # type: ignore[misc]  # Any, where vLLM is not installed
-        """Hands each step's figures over."""
+    class Reports(PrometheusStatLogger):  # type: ignore[misc]  # Any, where vLLM is not installed
+        """Hands each step's figures over.
 
-        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-            del vllm_config, engine_index
+        In the place of vLLM's own Prometheus metrics, which it keeps unless it is given another logger of this class:
+        they cost time in each step, and go to a registry that the service does not serve.
+        """
+
+        def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:  # nothing of the parent's is wanted
+            del vllm_config, engine_indexes
 
         def record(
             self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
@@ -133,6 +138,12 @@ def _stat_logger(gauges: Gauges) -> Callable[[Any, int], Any]:
             gauges.take(scheduler_stats, iteration_stats)
 
         def log_engine_initialized(self) -> None:
+            """Nothing to say."""
+
+        def record_sleep_state(self, *state: Any) -> None:
+            """Nothing to say."""
+
+        def record_admission_rejection(self, reason: str) -> None:
             """Nothing to say."""
 
     return Reports

@@ -26,7 +26,7 @@ ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Set for the engine's processes, where the environment does not say otherwise."""
+"""Set for vLLM and its processes, where neither the options nor the environment say otherwise."""
 
 
 class VllmOptions(BaseModel):
@@ -38,6 +38,8 @@ class VllmOptions(BaseModel):
     """Of vLLM's AsyncEngineArgs, by their names: `model`, `tensor_parallel_size`, `quantization`, `enable_lora`, …"""
     adapters: dict[str, Path] = Field(default_factory=dict)
     """LoRA adapters: the name that requests use, and the folder. They need `enable_lora` in the arguments."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables for vLLM and its processes, over those of the service: `VLLM_…`, `OMP_NUM_THREADS`, …"""
     tool_parser: str | None = None
     """Which of vLLM's tool parsers reads the model's tool calls (`hermes`, `llama3_json`, …). Without one, a tool call
     can be demanded (`tool_choice` is `required` or a name) but not left to the model."""

@@ -29,8 +29,6 @@ def small_vllm(
     **arguments: Any,
 ) -> VllmEngine:
     """An engine, not started yet."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     options = VllmOptions(
         arguments={
             "model": str(prepared(model)),
@@ -42,6 +40,7 @@ def small_vllm(
             **arguments,
         },
         adapters=adapters or {},
+        environment=ENVIRONMENT,
         tool_parser=tool_parser,
         stall_seconds=stall_seconds,
         drain_seconds=5.0,

@@ -237,7 +237,7 @@ async def test_what_the_model_does_not_do_is_named(engine: VllmEngine) -> None:
     assert await refused(engine, a_request(messages=seen)) == ("image_unsupported", NextMove.RETRY_ELSEWHERE)
     assert await refused(engine, a_request(**embedding)) == ("embeddings_unsupported", NextMove.RETRY_ELSEWHERE)
     odd = a_request(output_schema={"type": "object", "properties": {"a": {"type": "wrong"}}})
-    assert await refused(engine, odd) == ("output_invalid", NextMove.REPAIR_OUTPUT)
+    assert await refused(engine, odd) == ("schema_invalid", NextMove.RETRY_ELSEWHERE)
 
 
 async def test_a_pooling_model_embeds_and_writes_nothing() -> None:

@@ -1,0 +1,1 @@
+"""Owns nothing: the process is its `__main__`."""
