@@ -8,7 +8,8 @@ from typing import Any, Final
 from penstock.contracts.blobs import MARK, Reference
 from penstock.workflow.whole import ContentNeededError, UnreadableError
 
-_Key = tuple[str, str]
+_Key = tuple[str, str, int]
+"""With the size that a reference says: one that says another is not to be believed, nor to spoil it for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +36,20 @@ class Contents:
 
     def put(self, tenant: str, reference: Reference, value: Any) -> None:
         """What a reference stands for; it must not be changed from here on."""
-        self._keep((tenant, reference.digest), _Content(value, reference.size_bytes))
+        self._keep((tenant, reference.digest, reference.size_bytes), _Content(value, reference.size_bytes))
 
     def refuse(self, tenant: str, reference: Reference, fault: str) -> None:
         """Why what a reference stands for cannot be had."""
-        self._keep((tenant, reference.digest), _Content(None, 0, fault))
+        self._keep((tenant, reference.digest, reference.size_bytes), _Content(None, 0, fault))
 
     def find(self, tenant: str, references: Sequence[Reference]) -> dict[Reference, Any]:
         """What these stand for. Raises ContentNeededError with all that are not known, else UnreadableError."""
-        missing = [each for each in references if (tenant, each.digest) not in self._held]
+        missing = [each for each in references if (tenant, each.digest, each.size_bytes) not in self._held]
         if missing:
             raise ContentNeededError(tenant, missing)
         found: dict[Reference, Any] = {}
         for reference in references:
-            key = (tenant, reference.digest)
+            key = (tenant, reference.digest, reference.size_bytes)
             self._held.move_to_end(key)
             content = self._held[key]
             if content.fault is not None:

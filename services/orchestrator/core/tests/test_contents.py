@@ -232,6 +232,18 @@ def test_contents_are_kept_by_tenant_and_the_oldest_are_forgotten_between_batche
     assert contents.find("acme", [first, third]).keys() == {first, third}
 
 
+def test_a_reference_that_says_another_size_has_not_the_content() -> None:
+    """Guard: what references stand for is bounded by what they say, so a wrong one must be found out."""
+    contents = Contents(1_000)
+    contents.put("acme", Reference("0a" * 32, 100), "large")
+
+    with pytest.raises(ContentNeededError):
+        contents.find("acme", [Reference("0a" * 32, 0)])
+    contents.refuse("acme", Reference("0a" * 32, 0), "its reference says 0")
+
+    assert list(contents.find("acme", [Reference("0a" * 32, 100)]).values()) == ["large"]
+
+
 def test_a_fault_holds_for_one_batch_only() -> None:
     contents, reference = Contents(100), Reference("0a" * 32, 10)
     contents.refuse("acme", reference, "lost")

@@ -8,7 +8,7 @@ import pytest
 from penstock.contracts.blobs import INLINE_BYTES_MAX, reference_of
 from penstock.contracts.messages import InferenceRequested
 from penstock.contracts.topics import INFERENCE_REQUESTED, TOOL_REQUESTED
-from penstock.runtime.blobs import Blobs
+from penstock.runtime.blobs import BlobMissingError, Blobs
 from penstock.runtime.errors import Unavailable
 from penstock.testkit.blob_folder import bring_back, take_away
 from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_model, a_task, a_tool
@@ -42,11 +42,13 @@ READ_THEN_SUM = a_chain(a_task("read", input="{{ input.document }}"), a_model("s
 async def test_a_plain_producers_large_input_is_put_away_and_travels_as_a_reference(blobs: Blobs) -> None:
     world = await a_world(blobs, READ_THEN_SUM)
 
-    await world.owner.process([world.request(input={"document": DOCUMENT, "language": "en"})])
+    await world.owner.process([world.request(tenant="acme", input={"document": DOCUMENT, "language": "en"})])
 
     (task,) = world.wire.take_tasks()
     assert reference_of(task.input) is not None
-    assert await blobs.whole(task.input, "default") == DOCUMENT
+    assert await blobs.whole(task.input, "acme") == DOCUMENT
+    with pytest.raises(BlobMissingError):
+        await blobs.whole(task.input, "default")
     (run,) = (await world.store.load({task.run_key})).values()
     assert run.input == {"document": task.input, "language": "en"}
 
@@ -179,18 +181,18 @@ async def answered(world: World, outputs: list[Any]) -> None:
 
 async def test_what_is_put_together_of_many_outputs_is_stored_and_referred_to(blobs: Blobs) -> None:
     world = await a_world(blobs, JOINED)
-    await world.owner.process([world.request(input={"pages": list(range(12))})])
+    await world.owner.process([world.request(tenant="acme", input={"pages": list(range(12))})])
     await answered(world, PAGES)
 
     (join,) = world.wire.take_tasks()
     assert join.input["unit"] == "m"
-    assert await blobs.whole(join.input, "default") == {"pages": PAGES, "unit": "m"}
+    assert await blobs.whole(join.input, "acme") == {"pages": PAGES, "unit": "m"}
     assert len(join.to_json()) < INLINE_BYTES_MAX
     await world.owner.process([world.answer(join, "done")])
 
     (finished,) = world.wire.take(FINISHED)
     assert finished["output"]["count"] == 12
-    assert await blobs.whole(finished["output"], "default") == {"pages": PAGES, "count": 12}
+    assert await blobs.whole(finished["output"], "acme") == {"pages": PAGES, "count": 12}
     (run,) = (await world.store.load({join.run_key})).values()
     assert run.output == finished["output"]
 
