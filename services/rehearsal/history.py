@@ -135,7 +135,8 @@ def _request(request: Request, began_ms: int) -> Entry:
         case InferenceRequested():
             made["model"] = f"{request.pool}/{request.model}"
             made["messages"] = [{message.role: message.content} for message in request.messages]
-            own = {"output_schema", "max_tokens", "temperature", "seed", "stream"}
+            own = {"output_schema", "choices", "regex", "max_tokens", "temperature", "seed", "sampling", "adapter"}
+            own |= {"on_overflow", "stream"}
         case ToolRequested():
             made["tool"] = request.tool
             own = {"arguments", "grants", "idempotent"}

@@ -12,6 +12,10 @@ from penstock.contracts.work import PricedCost, Timing, TokenUsage, WorkComplete
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,64}$")]
 """What OpenAI-compatible endpoints take as the name of a tool."""
 STOPS_MAX = 16
+IMAGES_MAX = 16
+"""Of one request, over all its messages."""
+IMAGE_TOKENS_MAX = 4096
+"""What one image is reckoned with where a call's worst case is: most models make fewer tokens of it."""
 LOGPROBS_MAX = 20
 
 

@@ -49,6 +49,7 @@ from penstock.workflow.parts import (
     Part,
     Retry,
     RunStep,
+    SamplingOptions,
     TaskStep,
     ToolStep,
     UndoTask,
@@ -86,6 +87,7 @@ __all__ = [
     "retry",
     "route",
     "run",
+    "sampling",
     "sections",
     "sleep",
     "sound",
@@ -133,6 +135,7 @@ run = RunStep
 undo_tool = UndoTool
 undo_task = UndoTask
 retry = Retry
+sampling = SamplingOptions
 caps = Caps
 money = Money
 tier = Tier

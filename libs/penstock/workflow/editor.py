@@ -56,6 +56,7 @@ _FIELDS: Final = {
     "idempotent": "Whether the tool may be called again where nobody knows whether it was.",
     "max_tokens": "Tokens of an answer at most.",
     "temperature": "0 takes the likeliest token.",
+    "sampling": "How tokens are drawn, beside the temperature.",
     "seed": "For engines that sample reproducibly.",
     "stream": "Whether the answer can be watched while it comes.",
     "retry": "How often, and after what, a failed attempt is made again.",

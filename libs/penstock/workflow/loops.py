@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from penstock.workflow.parts import (
+    AdapterName,
     Caps,
     Expression,
     Identifier,
@@ -15,6 +16,7 @@ from penstock.workflow.parts import (
     ModelStep,
     Part,
     Retry,
+    SamplingOptions,
     TaskStep,
     Template,
     ToolStep,
@@ -172,6 +174,9 @@ class AgentLoop(Part):
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1_024
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     seed: int | None = None
+    sampling: SamplingOptions | None = None
+    adapter: AdapterName | None = None
+    """A LoRA adapter of the model's, by its name in the engines' settings."""
     stream: bool = False
     """Whether what the model says can be watched while it comes, turn by turn, in the JSON of the protocol."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
@@ -206,6 +211,9 @@ class Planner(Part):
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1_024
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     seed: int | None = None
+    sampling: SamplingOptions | None = None
+    adapter: AdapterName | None = None
+    """A LoRA adapter of the model's, by its name in the engines' settings."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Per attempt of the planner's model call."""
     retry: Retry = Retry()
@@ -221,6 +229,8 @@ class Planner(Part):
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
+            sampling=self.sampling,
+            adapter=self.adapter,
             timeout_seconds=self.timeout_seconds,
             retry=self.retry,
         )

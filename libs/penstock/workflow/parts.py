@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from penstock.contracts.body import Currency, DecimalString
+from penstock.contracts.model_calls import LOGPROBS_MAX, STOPS_MAX
 
 Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
@@ -72,6 +73,31 @@ class Example(Part):
     assistant: Template
 
 
+class SamplingOptions(Part):
+    """How tokens are drawn, beside the temperature. What is left out is the engine's default."""
+
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """Only the likeliest tokens that together have this probability."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Only so many of the likeliest tokens."""
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Only tokens with this share of the likeliest one's probability."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    """Against tokens by how often they were said."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    """Against tokens that were said at all."""
+    stop: (
+        Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=256)]], Field(max_length=STOPS_MAX)]
+        | None
+    ) = None
+    """The answer ends before any of these texts."""
+    logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None
+    """`inference.completed` has each token's log probability, with this many of the likeliest beside it."""
+
+
+AdapterName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
 class ModelStep(Leaf):
     """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
 
@@ -82,9 +108,22 @@ class ModelStep(Leaf):
     examples: Annotated[list[Example], Field(max_length=64)] = Field(default_factory=list)
     """Shown between `system` and `prompt`, in their order."""
     output_schema: JsonSchema | None = None
+    choices: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1, max_length=1024)] | (
+        None
+    ) = None
+    """The answer is one of these texts."""
+    regex: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    """The answer matches it from beginning to end; of linear time: no look-around, no references."""
+    images: Expression | None = None
+    """An expression that gives a blob reference of an image, or a list of them: seen before `prompt`."""
+    adapter: AdapterName | None = None
+    """A LoRA adapter of the model's, by its name in the engines' settings."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     seed: int | None = None
+    sampling: SamplingOptions | None = None
+    on_overflow: Literal["refuse", "clamp"] = "refuse"
+    """Where prompt and `max_tokens` are more than the model holds: the call fails, or the answer gets what is left."""
     stream: bool = False
     """Whether the answer can be watched while it comes."""
 

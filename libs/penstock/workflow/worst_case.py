@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.contracts.model_calls import IMAGE_TOKENS_MAX, IMAGES_MAX
 from penstock.workflow.checks.survey import Survey
 from penstock.workflow.classify import steps_of
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, children
@@ -238,8 +239,10 @@ class _Reckoning:
         scope = self.survey.scopes.get(prompt or (), {})
         sizes = [None if prompt is None else text_bytes(source, scope, self._texts) for source in texts]
         # Some endpoints count the schema as part of the prompt.
-        schema_bytes = 0 if step.output_schema is None else len(orjson.dumps(step.output_schema))
-        added = MESSAGE_TOKENS * (len(texts) + 1) + schema_bytes
+        bound = (step.output_schema, step.choices, step.regex)
+        bound_bytes = sum(len(orjson.dumps(each)) for each in bound if each is not None)
+        images = 0 if step.images is None else IMAGES_MAX * IMAGE_TOKENS_MAX
+        added = MESSAGE_TOKENS * (len(texts) + 1) + bound_bytes + images
         limit = REQUEST_BYTES_MAX + added
         bounded = sum(size for size in sizes if size is not None) + REPAIR_BYTES + added
         input_tokens = limit if None in sizes else min(limit, bounded)

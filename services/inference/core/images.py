@@ -6,8 +6,6 @@ from penstock.contracts.messages import Image
 
 IMAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 IMAGES_BYTES_MAX: Final = 32 * 1024 * 1024
-IMAGES_MAX: Final = 16
-"""Of one request, over all its messages."""
 
 _JPEG_END: Final = b"\xff\xd9"
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.contracts.messages import InferenceRequested, NextMove, WorkError
-from services.inference.core.images import IMAGES_BYTES_MAX, IMAGES_MAX
+from penstock.contracts.model_calls import IMAGES_MAX
+from penstock.contracts.regexes import RegexRefusedError, check_regex
+from services.inference.core.images import IMAGES_BYTES_MAX
 from services.inference.core.limits import ModelLimits
-from services.inference.core.structured import SchemaRefusedError, check_regex, check_schema
+from services.inference.core.structured import SchemaRefusedError, check_schema
 
 TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 ESTIMATE_FACTOR: Final = 4
@@ -74,7 +76,7 @@ def _unusable(request: InferenceRequested) -> WorkError | None:
     try:
         if request.regex is not None:
             check_regex(request.regex)
-    except SchemaRefusedError as error:
+    except RegexRefusedError as error:
         return _refused("regex_invalid", str(error))
     names = [tool.name for tool in request.tools or ()]
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)

@@ -9,15 +9,14 @@ import jsonschema_rs
 import orjson
 
 from penstock.contracts.messages import InferenceRequested, NextMove, ToolCall, ToolSignature, WorkError
+from penstock.contracts.regexes import matches
 
 SCHEMAS_MAX: Final = 256
 """Compiled schemas kept; a deployment has about one per model step."""
-REGEX_BYTES_MAX: Final = 1 << 20
-"""What a compiled regex may take: `(a{1000}){1000}` is refused, not compiled."""
 
 
 class SchemaRefusedError(ValueError):
-    """The schema or the regex itself cannot be used; the message says why."""
+    """The schema itself cannot be used; the message says why."""
 
 
 def answered(text: str, tool_calls: Sequence[ToolCall], request: InferenceRequested) -> bytes | WorkError:
@@ -31,7 +30,7 @@ def answered(text: str, tool_calls: Sequence[ToolCall], request: InferenceReques
         return checked(text, request.output_schema)
     if request.choices is not None and text not in request.choices:
         return _invalid(f"{_quoted(text)} is none of the {len(request.choices)} choices")
-    if request.regex is not None and not _regex(request.regex).is_valid(text):
+    if request.regex is not None and not matches(request.regex, text):
         return _invalid(f"{_quoted(text)} does not match the regex {request.regex}")
     return orjson.dumps(text)
 
@@ -61,11 +60,6 @@ def checked(text: str, schema: dict[str, Any]) -> bytes | WorkError:
 def check_schema(schema: dict[str, Any]) -> None:
     """Raises SchemaRefusedError for a schema that cannot be compiled."""
     _validator(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
-
-
-def check_regex(pattern: str) -> None:
-    """Raises SchemaRefusedError for a regex that does not compile in linear time: no look-around, no references."""
-    _regex(pattern)
 
 
 def _calls_fault(calls: Sequence[ToolCall], request: InferenceRequested) -> WorkError | None:
@@ -103,20 +97,6 @@ def _validator(schema: bytes) -> jsonschema_rs.Validator:
         return jsonschema_rs.validator_for(orjson.loads(schema), offline=True)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise SchemaRefusedError(f"the schema cannot be used: {error}") from error
-
-
-@lru_cache(maxsize=SCHEMAS_MAX)
-def _regex(pattern: str) -> jsonschema_rs.Validator:
-    """A text is valid that matches from its first to its last character. The engine is Rust's `regex`: linear time."""
-    options = jsonschema_rs.RegexOptions(size_limit=REGEX_BYTES_MAX, dfa_size_limit=REGEX_BYTES_MAX)
-    try:
-        # By itself first: `a)|(b` would only compile between our own brackets.
-        jsonschema_rs.validator_for({"pattern": pattern}, offline=True, pattern_options=options)
-        whole = {"type": "string", "pattern": f"^(?:{pattern})$"}
-        return jsonschema_rs.validator_for(whole, offline=True, pattern_options=options)
-    except (jsonschema_rs.ValidationError, ValueError) as error:
-        text = "it is no regular expression of the linear-time kind, or too large"
-        raise SchemaRefusedError(f"the regex {pattern[:200]} cannot be used: {text}") from error
 
 
 def _quoted(text: str) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from penstock.contracts.messages import NextMove, ToolCall, ToolSignature, WorkError
+from penstock.contracts.regexes import RegexRefusedError, check_regex
 from services.inference.core.structured import (
     SchemaRefusedError,
     answered,
-    check_regex,
     check_schema,
     checked,
     embedded,
@@ -99,7 +99,7 @@ def test_a_regex_that_would_take_for_ever_elsewhere_is_checked_at_once() -> None
 
 @pytest.mark.parametrize("pattern", ["(", "a)|(b", "(a)\\1", "(?<=a)b", "((x{999}){999}){9}"])
 def test_a_regex_that_cannot_be_used_is_refused(pattern: str) -> None:
-    with pytest.raises(SchemaRefusedError):
+    with pytest.raises(RegexRefusedError):
         check_regex(pattern)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 import orjson
 
 from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested, Money, RunUsage
+from penstock.contracts.model_calls import IMAGE_TOKENS_MAX
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
 from services.orchestrator.core.allowance import Allowance, charge, shortage
@@ -40,9 +41,11 @@ def effective(own: Budget | None, ceiling: Budget | None) -> Budget | None:
 def worst_case(request: InferenceRequested, price: Price | None) -> Amounts:
     """The most that a call can use: its prompt's tokens, estimated from its bytes, and all that it may answer with."""
     size_bytes = sum(len(message.content.encode(errors="surrogatepass")) for message in request.messages)
-    if request.output_schema is not None:
-        size_bytes += len(orjson.dumps(request.output_schema))  # some endpoints count it as part of the prompt
+    for bound in (request.output_schema, request.choices, request.regex):
+        if bound is not None:
+            size_bytes += len(orjson.dumps(bound))  # some endpoints count it as part of the prompt
     prompt = -(-size_bytes // BYTES_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages)
+    prompt += IMAGE_TOKENS_MAX * sum(len(message.images) for message in request.messages if message.images)
     cost = NOTHING_SPENT
     if price is not None:
         cost = (prompt * price.input_per_million + request.max_tokens * price.output_per_million).scaleb(_MILLIONTH)

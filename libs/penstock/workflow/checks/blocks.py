@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from penstock.contracts.regexes import RegexRefusedError, check_regex
 from penstock.workflow.checks.checker import Checker, Place
 from penstock.workflow.checks.limits import check_worst_case
 from penstock.workflow.definition import Chain
@@ -9,7 +10,7 @@ from penstock.workflow.faults import nearest
 from penstock.workflow.fitting import misfits
 from penstock.workflow.gates import Gate
 from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from penstock.workflow.shapes import TEXT, Shape
+from penstock.workflow.shapes import TEXT, Shape, types_of
 
 
 def check_chain(checker: Checker, block: Chain, place: Place) -> Shape:
@@ -33,8 +34,30 @@ def check_model(checker: Checker, block: ModelStep, place: Place) -> Shape:
         checker.text(example.user, (*place.path, "examples", index, "user"), place.scope)
         checker.text(example.assistant, (*place.path, "examples", index, "assistant"), place.scope)
     checker.schema(block.output_schema, (*place.path, "output_schema"))
+    _check_bound(checker, block, place)
+    if block.images is not None:
+        _, shape = checker.typed(block.images, (*place.path, "images"), place.scope)
+        if types_of(shape) and not types_of(shape) & {"object", "array"}:
+            text = "`images` gives no blob reference and no list of them"
+            checker.add((*place.path, "images"), text, "a reference is an object: {$blob, bytes, media_type}")
     check_worst_case(checker, block, place)
+    if block.choices is not None:
+        return {"type": "string", "enum": block.choices}
     return block.output_schema if block.output_schema is not None else TEXT
+
+
+def _check_bound(checker: Checker, block: ModelStep, place: Place) -> None:
+    """What the answer is held to, beside a schema."""
+    bounds = [name for name in ("output_schema", "choices", "regex") if getattr(block, name) is not None]
+    if len(bounds) > 1:
+        checker.add((*place.path, bounds[1]), f"an answer is bound by one of {' and '.join(bounds)}", "drop the others")
+    if block.choices is not None and len(set(block.choices)) < len(block.choices):
+        checker.add((*place.path, "choices"), "a choice stands twice")
+    if block.regex is not None:
+        try:
+            check_regex(block.regex)
+        except RegexRefusedError as error:
+            checker.add((*place.path, "regex"), str(error), "no look-around, no references, no huge repetitions")
 
 
 def check_tool(checker: Checker, block: ToolStep, place: Place) -> Shape:

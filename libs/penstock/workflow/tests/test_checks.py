@@ -341,3 +341,31 @@ def test_references_that_lead_in_circles_or_fan_out_without_end_are_followed_as_
     looped = {**schema, "$ref": "#/$defs/circle"}
     assert "no field `nxt`" in fault_of(a_task("a", input="{{ input.next.next.nxt }}"), input=looped)[1]
     assert faults(a_task("a", input="{{ input.x }}"), input={**schema, "$ref": "#/$defs/again"}) == []
+
+
+def test_what_binds_an_answer_is_one_thing_that_can_be_kept() -> None:
+    schema = {"type": "object"}
+
+    assert faults(a_model("m", choices=["yes", "no"], sampling={"top_p": 0.5}, adapter="legal")) == []
+    assert faults(a_model("m", regex="[0-9]{4}|none", on_overflow="clamp")) == []
+    assert "bound by one of output_schema and regex" in fault_of(a_model("m", output_schema=schema, regex="a"))[1]
+    assert fault_of(a_model("m", choices=["yes", "yes"]))[0].endswith("choices")
+    for pattern in ("(", "(?=a)a", "(a)\\1", "((a{1000}){1000}){9}"):
+        path, message = fault_of(a_model("m", regex=pattern))
+        assert path.endswith("regex")
+        assert "linear-time" in message
+
+
+def test_later_blocks_know_the_choices() -> None:
+    steps = a_chain(
+        a_model("kind", choices=["letter", "invoice"]),
+        {"id": "way", "route": [{"case": "a", "when": "kind == 'leter'", "do": a_task("t")}]},
+    )
+
+    assert "not among the values" in fault_of(steps)[1]
+
+
+def test_images_are_an_expression_that_can_give_references() -> None:
+    assert faults(a_model("m", images="input.documents")) == []
+    assert "gives no blob reference" in fault_of(a_model("m", images="input.title"))[1]
+    assert "titel" in fault_of(a_model("m", images="input.titel"))[1]

@@ -147,6 +147,8 @@ def _model_step(step_id: str, loop: AgentLoop, where: str, schema: JsonSchema | 
         max_tokens=loop.max_tokens,
         temperature=loop.temperature,
         seed=loop.seed,
+        sampling=loop.sampling,
+        adapter=loop.adapter,
         stream=loop.stream,
         timeout_seconds=loop.timeout_seconds,
         retry=loop.retry,

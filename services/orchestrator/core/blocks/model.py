@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from penstock.contracts.messages import ChatMessage, InferenceRequested
-from penstock.workflow.expressions import Compiled, Scope
+from penstock.contracts.blobs import reference_of
+from penstock.contracts.messages import ChatMessage, Image, InferenceRequested, Sampling
+from penstock.contracts.model_calls import IMAGES_MAX
+from penstock.workflow.expressions import Compiled, ExpressionError, Scope
 from penstock.workflow.parts import ModelStep
 from services.orchestrator.core.budget import worst_case
 from services.orchestrator.core.bursting import affordable, bursts, stay
@@ -18,7 +20,7 @@ from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 class ModelNode(LeafNode):
     """A compiled model step."""
 
-    __slots__ = ("block", "examples", "prompt", "system")
+    __slots__ = ("block", "examples", "images", "prompt", "sampling", "system")
 
     def __init__(self, block: ModelStep, compiler: Compiler) -> None:
         schema = compiler.schema(block.output_schema, f"{block.id}.output_schema")
@@ -28,7 +30,12 @@ class ModelNode(LeafNode):
         self.system: Compiled | None = (
             None if block.system is None else compiler.text(block.system, f"{block.id}.system")
         )
-
+        self.images: Compiled | None = (
+            None if block.images is None else compiler.expression(block.images, f"{block.id}.images")
+        )
+        self.sampling: Sampling | None = (
+            None if block.sampling is None else Sampling(**block.sampling.model_dump(exclude_none=True))
+        )
         self.examples: list[tuple[Compiled, Compiled]] = [
             (compiler.text(each.user, f"{block.id}.examples"), compiler.text(each.assistant, f"{block.id}.examples"))
             for each in block.examples
@@ -59,10 +66,14 @@ class ModelNode(LeafNode):
             "operation": "chat",
             "messages": messages,
             "output_schema": self.guide(scope),
+            "regex": self.block.regex,
+            "choices": self.block.choices,
             "max_tokens": self.block.max_tokens,
-            "on_overflow": "refuse",
+            "on_overflow": self.block.on_overflow,
             "temperature": self.block.temperature,
             "seed": self.block.seed,
+            "sampling": self.sampling,
+            "adapter": self.block.adapter,
             "stream": self.block.stream,
         }
         return InferenceRequested.trusted({**attribution, **own})
@@ -75,12 +86,30 @@ class ModelNode(LeafNode):
         for user, assistant in self.examples:
             messages.append(ChatMessage(role="user", content=evaluated(user, scope, "examples")))
             messages.append(ChatMessage(role="assistant", content=evaluated(assistant, scope, "examples")))
-        messages.append(ChatMessage(role="user", content=evaluated(self.prompt, scope, "prompt")))
+        prompt, images = evaluated(self.prompt, scope, "prompt"), None
+        if self.images is not None:
+            images = _images(evaluated(self.images, scope, "images"))
+        messages.append(ChatMessage(role="user", content=prompt, images=images))
         return messages
 
     def guide(self, scope: Scope) -> dict[str, Any] | None:  # noqa: ARG002  # a loop's depends on it
         """The schema that the engine guides its answer by."""
         return self.block.output_schema
+
+
+def _images(value: Any) -> list[Image] | None:
+    """What an expression gave, as images; nothing where it gave null or an empty list. Raises ExpressionError."""
+    given = value if isinstance(value, list) else [] if value is None else [value]
+    if len(given) > IMAGES_MAX:
+        raise ExpressionError(f"images: there are {len(given)}, and at most {IMAGES_MAX} are shown")
+    images = []
+    for each in given:
+        reference = reference_of(each)
+        if reference is None or not reference.media_type.startswith("image/"):
+            raise ExpressionError("images: not a blob reference of an image: {$blob, bytes, media_type: image/…}")
+        blob = f"sha256:{reference.digest}"
+        images.append(Image(blob=blob, bytes=reference.size_bytes, media_type=reference.media_type))
+    return images or None
 
 
 def compile_model(block: ModelStep, compiler: Compiler) -> Node:
