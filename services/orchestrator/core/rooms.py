@@ -148,13 +148,13 @@ class Rooms:
 
 
 def _room(up: list[CapacityReported], requests: int, call_tokens: float | None) -> Room:
-    places = [_places(message, call_tokens) for message in up]
+    # Engines that have not worked enough to know are taken to be like the others.
+    places = [places for message in up if (places := _places(message, call_tokens)) is not None]
     speeds = [message.tokens_per_second_best for message in up if message.tokens_per_second_best]
     return Room(
         engines=len(up),
         in_flight=requests,
-        places=None if None in places else sum(each for each in places if each is not None),
-        # Engines that have not worked enough to know are taken to be like the others.
+        places=round(sum(places) / len(places) * len(up)) if places else None,
         token_ms=SECOND_MS / (sum(speeds) / len(speeds) * len(up)) if speeds else None,
         call_tokens=call_tokens,
     )
