@@ -62,15 +62,9 @@ async def talking(request: pytest.FixtureRequest) -> AsyncIterator[Talking]:
 
 def a_talk(name: str) -> Definition:
     """A streamed answer, and one that is not."""
+    call = {"model": "small", "max_tokens": 10, "timeout_seconds": 600}
     calls = [
-        {
-            "id": each,
-            "model": "small",
-            "prompt": f"Tell a story about {each}.",
-            "max_tokens": 100,
-            "stream": each == "a",
-        }
-        for each in ("a", "b")
+        {"id": each, "prompt": f"Tell a story about {each}.", "stream": each == "a", **call} for each in ("a", "b")
     ]
     body = {"name": name, "version": "1", "tiers": {"small": [{"pool": "small", "model": "smollm2-135m"}]}}
     return Definition.model_validate(body | {"do": {"id": "main", "chain": calls, "output": "{{ a }}"}})

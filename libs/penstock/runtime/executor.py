@@ -12,7 +12,7 @@ from penstock.runtime.kafka.lookback import LookBack
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.waiting import Queue
 from penstock.runtime.service import Context
-from penstock.runtime.work import Answers
+from penstock.runtime.work import Answers, request_identity
 
 CANCELS_SECONDS_MAX = 5.0
 """How long work waits for the cancels of the last minutes: what is not known then is done in vain."""
@@ -80,6 +80,7 @@ async def execute(
                 drain_seconds=settings.drain_seconds,
                 look_back=look_back,
                 queue=None if queues is None else queues.get(group_id),
+                identify=request_identity,
                 health=context.health,
                 instruments=context.instruments,
             )

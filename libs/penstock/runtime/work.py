@@ -23,7 +23,7 @@ from penstock.contracts.messages import NextMove, UsageRecorded, WorkError, Work
 from penstock.contracts.topics import USAGE_RECORDED, Service, Topic
 from penstock.runtime.errors import PenstockError, Poison
 from penstock.runtime.kafka.cancellations import WorkStoppedError
-from penstock.runtime.kafka.records import Received
+from penstock.runtime.kafka.records import Received, identity
 
 OUTPUT_BYTES_MAX: Final = 512 * 1024
 """What travels where there is no blob store: a larger output would not fit the broker's record limit of 1 MiB."""
@@ -31,6 +31,7 @@ OUTPUT_BYTES_MAX: Final = 512 * 1024
 SUBJECT_CHARACTERS_MAX: Final = 256
 """Of the name of a model, tool or task that is taken over from a request that is wrong."""
 
+ORCHESTRATOR: Final = b"penstock/orchestrator"
 NO_COST: Final[Mapping[str, str]] = {"amount": "0", "currency": "USD", "price_version": "none"}
 
 R = TypeVar("R", bound=WorkRequested)
@@ -128,6 +129,22 @@ def _work(request: R, cause: bytes, traceparent: bytes | None, record: Received,
         raise Poison(f"home {request.home} is not one of {home_partitions} partitions: nobody could be answered")
     refers = record.value is not None and MARK in record.value
     return Work(request, cause, traceparent, record.timestamp, request.deadline.timestamp() * 1000, refers)
+
+
+def request_identity(record: Received) -> str:
+    """What makes two deliveries the same request: its id, whatever events carry it; else what makes the same event."""
+    ours, event = False, None
+    for name, raw in record.headers:
+        if name == "ce_source":
+            ours = raw == ORCHESTRATOR
+        elif name == "ce_id":
+            event = raw
+    if ours and event:  # its events are called as its requests are
+        return f"request {event.decode(errors='replace')}"
+    try:
+        return f"request {UUID(orjson.loads(_envelope(record)[2])['request_id'])}"
+    except (MalformedEnvelopeError, AttributeError, KeyError, TypeError, ValueError):
+        return identity(record)
 
 
 class Answers:

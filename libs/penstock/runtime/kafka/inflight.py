@@ -45,7 +45,8 @@ Handler = Callable[[Received], Awaitable[Sequence[Outgoing]]]
 class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Runs `handler` for every record of `topics`, the urgent topics first; publishes what it answers.
 
-    `queue` chooses the next record where that order is not enough; it serves this consumer alone.
+    `queue` chooses the next record where that order is not enough; it serves this consumer alone. What `identify` calls
+    the same is run once: while it runs, and as long as its outputs are remembered.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         poll_seconds_max: float = 300.0,
         look_back: LookBack | None = None,
         queue: Queue | None = None,
+        identify: Callable[[Received], str] = identity,
         health: Health | None = None,
         instruments: Instruments | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._recent = Recent(recent_ids_max, recent_bytes_max)
         self._look_back = look_back
         self._queue: Queue = UrgentFirst(len(topics)) if queue is None else queue
+        self._identify = identify
         self._queue.bind(self.wake, self._hungry)
         self._health = health
         self._tallies: dict[str, Tally] = {}
@@ -264,7 +267,7 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self.wake()
 
     async def _outcome(self, epoch: Epoch, record: Received, slot: Slot) -> Outcome:
-        key = identity(record)
+        key = self._identify(record)
         joined = False
         while (earlier := self._recent.running(key)) is not None:
             joined = True

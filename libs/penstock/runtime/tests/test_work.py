@@ -25,7 +25,17 @@ from penstock.contracts.messages import (
 )
 from penstock.contracts.topics import INFERENCE_COMPLETED, TASK_COMPLETED, USAGE_RECORDED, Service
 from penstock.runtime.errors import Poison
-from penstock.runtime.work import NO_COST, OUTPUT_BYTES_MAX, Answers, BadRequestError, Outcome, failed, read
+from penstock.runtime.kafka.records import identity
+from penstock.runtime.work import (
+    NO_COST,
+    OUTPUT_BYTES_MAX,
+    Answers,
+    BadRequestError,
+    Outcome,
+    failed,
+    read,
+    request_identity,
+)
 from penstock.testkit.received import Record
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
@@ -268,3 +278,16 @@ def test_what_nobody_can_be_answered_is_poison_even_where_more_is_wrong(wrong: d
 
     with pytest.raises(Poison):
         read(TaskRequested, a_record(body), home_partitions=4)
+
+
+def test_a_request_is_known_by_its_own_id_whatever_event_carries_it() -> None:
+    request_id = UUID(int=7)
+    body = b'{"request_id":"%s"}' % str(request_id).encode()
+    ours = [("ce_id", str(request_id).encode()), ("ce_source", b"penstock/orchestrator")]
+    foreign = [("ce_id", b"another"), ("ce_source", b"somebody")]
+
+    known = {request_identity(Record(body, headers=headers)) for headers in (ours, foreign, [])}
+
+    assert known == {f"request {request_id}"}
+    assert request_identity(Record(b"{}", headers=foreign)) == identity(Record(b"{}", headers=foreign))
+    assert request_identity(Record(None)) == identity(Record(None))
