@@ -29,7 +29,7 @@ async def test_a_request_is_run_once_whatever_events_carry_it(world: World) -> N
             last.set()
         return [outgoing(world.completed, b"out-" + value, partition=record.partition)]
 
-    world.run(await world.in_flight(handler, group="g-request" + world.queue, identify=request_identity))
+    world.run(await world.in_flight(handle, group="g-request" + world.queue, identify=request_identity))
     await world.write(world.requested, b"k", BODY, 0, OURS)
     await within(at_work.wait())
 
