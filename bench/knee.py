@@ -24,9 +24,9 @@ CASES = (
     ("h200-sxm", "1B, bf16", 200, 100, 1024),
 )
 """Hardware, model, mean prompt and output tokens, places of the engine's own batch."""
-LIMITS = (16, 32, 64, 128, 192, 256, 384, 512, 768)
+LIMITS = (16, 32, 64, 96, 128, 192, 256, 512)
 SEEDS = (1, 2)
-SECONDS, FIXED_SECONDS = 400.0, 150.0
+SECONDS, FIXED_SECONDS = 300.0, 120.0
 
 
 def main() -> None:
@@ -59,22 +59,21 @@ def _run(
     dice, now, given = random.Random(seed), 0.0, 0.0
     control = limit if isinstance(limit, BatchControl) else None
     allowed: Callable[[], int] = (lambda: control.limit) if control is not None else (lambda: int(limit))  # type: ignore[arg-type]  # it is an int then
-    inside: list[tuple[Sequence, float, float]] = []
+    inside: list[tuple[Sequence, float, float, float]] = []
     history: list[tuple[float, float]] = []
     while now < seconds:
         while len(inside) < allowed():
             read = max(1, round(dice.gauss(prompt, prompt / 4)))
             said = 1 + round(min(8 * output, dice.expovariate(1 / output)))
-            inside.append((Sequence(read, said), now, weighed(read, said)))
-            if control is not None:
-                control.began(now)
+            mark = 0.0 if control is None else control.began(now)
+            inside.append((Sequence(read, said), now, weighed(read, said), mark))
         now += step([each[0] for each in inside[:places]], roofline)
         ended = [each for each in inside if each[0].finished]
         inside = [each for each in inside if not each[0].finished]
-        for _, since, tokens in ended:
+        for _, since, tokens, mark in ended:
             if control is not None:
                 before = control.rate
-                control.ended(now, tokens, now - since)
+                control.ended(now, tokens, now - since, mark)
                 if control.rate is not None and control.rate != before:
                     history.append((now, control.rate))
             if now > seconds / 2:

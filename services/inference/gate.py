@@ -93,7 +93,7 @@ class Gate:
 
     def began(self, ticket: Ticket, clock: float) -> None:
         """The engine is asked."""
-        self.control.began(clock)
+        ticket.mark = self.control.began(clock)
         ticket.began_at = clock
         if ticket.place is not None:
             ticket.place.began_at = clock
@@ -107,7 +107,7 @@ class Gate:
             tokens = weighed(usage.input, output)
             if generation.finish_reason in ANSWERED and output:
                 self.expected.learn(ticket.step, output)
-        self.control.ended(clock, tokens, clock - ticket.began_at)
+        self.control.ended(clock, tokens, clock - ticket.began_at, ticket.mark)
 
     @property
     def taken(self) -> int:

@@ -31,6 +31,7 @@ class Ticket:
         "headers",
         "key",
         "lane",
+        "mark",
         "offset",
         "partition",
         "place",
@@ -57,7 +58,7 @@ class Ticket:
         self.step: Step = ("", "", "")
         self.expected_tokens = 0
         self.place: Place | None = None
-        self.began_at = 0.0
+        self.began_at = self.mark = 0.0
 
     @property
     def work(self) -> Work[InferenceRequested]:

@@ -22,7 +22,7 @@ class Plant:
     batch_max: int = 10_000
     now: float = 0.0
     waiting_seconds: float = 0.0
-    _inside: list[tuple[Sequence, float, float]] = field(default_factory=list)
+    _inside: list[tuple[Sequence, float, float, float]] = field(default_factory=list)
     _number: int = 0
 
     def run(self, seconds: float, limit: Callable[[], int], control: BatchControl | None = None) -> float:
@@ -34,9 +34,9 @@ class Plant:
             self.now += step([each[0] for each in self._inside[: self.batch_max]], self.roofline)
             done = [each for each in self._inside if each[0].finished]
             self._inside = [each for each in self._inside if not each[0].finished]
-            for _, since, tokens in done:
+            for _, since, tokens, mark in done:
                 if control is not None:
-                    control.ended(self.now, tokens, self.now - since)
+                    control.ended(self.now, tokens, self.now - since, mark)
                 if self.now > begun + seconds / 2:
                     given += tokens
         return given / (self.now - begun - seconds / 2)
@@ -45,9 +45,8 @@ class Plant:
         self._number += 1
         prompt, output = self.load
         output = max(1, round(output * (0.25 + 1.5 * (self._number * 0.618034 % 1.0))))
-        self._inside.append((Sequence(prompt, output), self.now, weighed(prompt, output)))
-        if control is not None:
-            control.began(self.now)
+        mark = 0.0 if control is None else control.began(self.now)
+        self._inside.append((Sequence(prompt, output), self.now, weighed(prompt, output), mark))
 
 
 def best(make: Callable[[], Plant], seconds: float) -> float:
@@ -112,8 +111,8 @@ def test_nothing_is_learned_while_there_is_not_enough_to_do() -> None:
 def test_failures_are_no_throughput() -> None:
     control = BatchControl(64)
     for number in range(5_000):
-        control.began(float(number))
-        assert control.ended(number + 0.5, 0.0, 0.5) is False
+        mark = control.began(float(number))
+        assert control.ended(number + 0.5, 0.0, 0.5, mark) is False
     assert (control.in_flight, control.limit, control.rate) == (0, 16, None)
 
 
