@@ -15,7 +15,7 @@ to `TARGET`: one percent more in flight buys TARGET percent more tokens. That is
 power, `T^(1/TARGET) / N` (Kleinrock 1979, ICC '79, 43.1.1-43.1.10). An engine whose step takes `a + b · N` gives
 `T = N / (a + b · N)`, where `e = 1 - T / T_best`: there the target is the share of the best rate that is given up. What
 is measured is lower than `e` by some hundredths, because requests that end have seen both limits; so on rooflines it
-holds at 0.90 to 1.00 of the best (bench.knee), and close to the least number in flight that gives so much.
+holds at 0.88 to 1.00 of the best (bench.knee), and close to the least number in flight that gives so much.
 
 How it is found. First by doubling, as long as doubling still pays a fifth of what it could. Then by finite differences
 (Kiefer and Wolfowitz 1952, doi 10.1214/aoms/1177729392): a stretch at N times `PROBE` (or N over `PROBE`, where no more
