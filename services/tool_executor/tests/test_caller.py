@@ -145,9 +145,15 @@ async def test_a_lost_answer_is_tried_again_only_where_that_is_safe(
     [(True, "server_died", NextMove.RETRY_AFTER), (False, "unknown_outcome", NextMove.GIVE_UP)],
 )
 async def test_a_server_that_dies_is_started_again(
-    caller: ToolCaller, tmp_path: Path, idempotent: bool, code: str, next_move: NextMove
+    caller: ToolCaller,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    idempotent: bool,
+    code: str,
+    next_move: NextMove,
 ) -> None:
-    # given a tool that kills its server
+    # given a tool that kills its server, on a machine that may be slow to start another
+    monkeypatch.setattr("services.tool_executor.caller.OUTAGE_WAIT_SECONDS", 60.0)
     arguments = {"marker": str(tmp_path / "died")}
     error = await error_of(caller, "tests.die_once", arguments=arguments, idempotent=idempotent)
     assert (error.code, error.next) == (code, next_move)
