@@ -6,11 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-from pydantic import ValidationError
-
 from penstock.contracts.messages import TokenUsage
-from penstock.contracts.prices import PriceList, token_cost
+from penstock.contracts.prices import PriceList, parsed, token_cost
 from services.cli.failures import CommandError
 
 NEEDED: Final = ("kind", "model", "gpu_type")
@@ -36,10 +33,10 @@ class Repriced:
 def read_prices(file: Path) -> PriceList:
     """A price list. Raises CommandError."""
     try:
-        return PriceList.model_validate(yaml.safe_load(file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        return parsed(file.read_text())
+    except (OSError, ValueError) as error:
         raise CommandError(
-            f"no price list in {file}: {error}", hint="the form is services/inference/prices.yaml"
+            f"no price list in {file}: {error}", hint="the form is services/inference/prices.yaml, or LiteLLM's file"
         ) from None
 
 

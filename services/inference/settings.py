@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
-from penstock.contracts.prices import PriceList
+from penstock.contracts.prices import PriceList, parsed
 from penstock.runtime.settings import Names, ServiceSettings
 from services.inference.caller import Limits
 from services.inference.core.coalesce import Pace
@@ -41,7 +40,7 @@ class InferenceSettings(ServiceSettings):
     """The models that the engine serves, separated by commas."""
     inference_concurrency: int | None = Field(default=None, ge=1, le=4096)
     """Requests in the engine at a time, at most; the best number is found (left out: 8 for openai, 1024 else)."""
-    inference_prices: Path = Field(default=PRICES, description="the price list, YAML")
+    inference_prices: Path = Field(default=PRICES, description="the price list: YAML, or LiteLLM's JSON")
     inference_billing: Literal["hour", "token"] = "hour"
     inference_hardware: str = Field(default="cpu", description="what `hour` bills, from the price list")
     inference_gpus: int = Field(default=1, ge=1, le=1024, description="accelerators of this hardware the engine has")
@@ -66,7 +65,7 @@ class InferenceSettings(ServiceSettings):
             raise ValueError("the engine `vllm` needs PENSTOCK_INFERENCE_VLLM, at least {arguments: {model: …}}")
         try:
             prices = self.price_list()
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"no price list in {self.inference_prices}: {error}") from None
         if self.inference_engines is not None and (beside := sorted(self.model_fields_set & _OF_ONE_ENGINE)):
             raise ValueError(f"{', '.join(beside)} describe one engine, and inference_engines names a file of them")
@@ -118,7 +117,7 @@ class InferenceSettings(ServiceSettings):
 
     def price_list(self) -> PriceList:
         """The prices in the file that is named."""
-        return PriceList.model_validate(yaml.safe_load(self.inference_prices.read_text()))
+        return parsed(self.inference_prices.read_text())
 
     def limits(self) -> Limits:
         """What this instance does."""

@@ -5,10 +5,7 @@ from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
-from penstock.contracts.prices import PriceList
+from penstock.contracts.prices import parsed
 
 
 class NoPricesError(ValueError):
@@ -28,8 +25,8 @@ def price_of(accelerator: str, path: Path | None = None) -> Price:
     """What an accelerator costs by the list in a file, or by the one of inference. Raises NoPricesError."""
     source = files("services.inference").joinpath("prices.yaml") if path is None else path
     try:
-        prices = PriceList.model_validate(yaml.safe_load(source.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        prices = parsed(source.read_text())
+    except (OSError, ValueError) as error:
         raise NoPricesError(f"no price list in {source}: {error}") from None
     found = prices.hardware.get(accelerator)
     return Price(None if found is None else found.price_per_hour, prices.currency, prices.version)

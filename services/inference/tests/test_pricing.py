@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from penstock.contracts.messages import TokenUsage
-from penstock.contracts.prices import PriceList, TokenPrice, token_cost
+from penstock.contracts.prices import PriceList, TokenPrice, parsed, token_cost
 from services.inference.core.pricing import Rate, money, seconds
 from services.inference.settings import PRICES
 
@@ -64,3 +64,48 @@ def test_a_misspelled_price_is_refused() -> None:
         PriceList.model_validate(
             {"version": "1", "effective": "2026-01-01", "models": {"m": {"input_cost_per_tokens": 1}}}
         )
+
+
+LITELLM = """{
+  "sample_spec": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": "one of …"},
+  "gpt-4o-mini": {
+    "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07, "cache_read_input_token_cost": 7.5e-08,
+    "max_input_tokens": 128000, "litellm_provider": "openai", "mode": "chat", "supports_vision": true
+  },
+  "thinker": {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "output_cost_per_reasoning_token": 3e-06},
+  "embedder": {"input_cost_per_token": 2e-08, "output_cost_per_token": 0.0, "mode": "embedding"},
+  "painter": {"input_cost_per_pixel": 1.9e-08, "output_cost_per_pixel": 0.0, "mode": "image_generation"}
+}"""
+
+
+def test_the_file_of_litellm_is_a_price_list_of_what_is_paid_by_the_token() -> None:
+    # given its file, with a sample, prices by the pixel, and what it knows beside prices
+    prices = parsed(LITELLM)
+
+    # then models that are paid by the token have their exact prices
+    assert set(prices.models) == {"gpt-4o-mini", "thinker", "embedder"}
+    usage = TokenUsage(input=1, cached_input=2, output=4, reasoning=8)
+    assert token_cost(prices.models["gpt-4o-mini"], usage) == Decimal("1.5e-7") + 2 * Decimal("7.5e-8") + 12 * Decimal(
+        "6e-7"
+    )
+    assert token_cost(prices.models["thinker"], usage) == Decimal("0.000035")
+
+    # and its version follows from its prices, whatever else is in it
+    assert prices.version.startswith("litellm-")
+    assert parsed(LITELLM.replace("128000", "9")).version == prices.version
+    assert parsed(LITELLM.replace("3e-06", "4e-06")).version != prices.version
+
+
+def test_our_own_form_is_read_from_yaml_and_json() -> None:
+    text = PRICES.read_text()
+
+    assert parsed(text) == PriceList.model_validate(yaml.safe_load(text))
+    assert parsed('{"version": "v", "effective": "2026-01-01", "hardware": {}}').version == "v"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "a: [", '{"gpt": {}}', '{"version": "v"}', '{"m": {"input_cost_per_token": "x"']
+)
+def test_what_is_no_price_list_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|YAML|PriceList"):
+        parsed(text)
