@@ -4,6 +4,8 @@ import asyncio
 import gc
 from pathlib import Path
 
+import asyncpg
+
 from penstock.contracts.topics import CAPACITY_REPORTED, Service
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
@@ -21,6 +23,7 @@ from services.gateway.lag import LagProbe, ask
 from services.gateway.live import Live
 from services.gateway.news import News
 from services.gateway.pieces import Pieces
+from services.gateway.read_models import store
 from services.gateway.read_models.audit import audit_for_ever
 from services.gateway.read_models.costs import Ledger
 from services.gateway.read_models.expiry import expire_for_ever
@@ -32,6 +35,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry import Instruments, LogEvent
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+WRITERS_MAX = 2
+"""Connections that write: the batches, and what ended runs come to."""
 DELIVERY_SECONDS = 20.0
 """A client waits for its 202; past this it is told to send again."""
 
@@ -42,6 +47,15 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+async def _connected(context: Context[GatewaySettings]) -> tuple[asyncpg.Pool, asyncpg.Pool]:
+    """Connections that read, and those that write, to tables that are there."""
+    url, stop = context.settings.postgres_url, context.stop
+    reading = await connect_pool(url, connections_max=context.settings.postgres_connections_max, stop=stop)
+    await migrate(reading, MIGRATIONS)
+    writing = await connect_pool(url, connections_max=WRITERS_MAX, server_settings=store.SESSION, stop=stop)
+    return reading, writing
+
+
 async def main(context: Context[GatewaySettings]) -> None:
     """Runs until stopped."""
     settings = context.settings
@@ -49,10 +63,7 @@ async def main(context: Context[GatewaySettings]) -> None:
     host, port = listener.getsockname()[:2]
     for part in ("postgres", "kafka"):
         context.health.set_ready(part, False, "connecting")
-    pool = await connect_pool(
-        settings.postgres_url, connections_max=settings.postgres_connections_max, stop=context.stop
-    )
-    await migrate(pool, MIGRATIONS)
+    pool, writing = await _connected(context)
     context.health.set_ready("postgres", True)
     broker = KafkaBroker(settings.kafka_bootstrap_servers, client_id=f"gateway-{settings.instance}")
     at_the_door = Publisher(Service.GATEWAY, broker, instruments=context.instruments, delivery_seconds=DELIVERY_SECONDS)
@@ -62,7 +73,7 @@ async def main(context: Context[GatewaySettings]) -> None:
     instruments = Instruments(context.metrics)
     live, reader, ledger, engines = Live(), Reader(pool), Ledger(pool), Engines(now_ms)
     context.metrics.register(engines)
-    subscribers = Subscribers(settings, pool, dead_letters.send, live.written, instruments)
+    subscribers = Subscribers(settings, writing, dead_letters.send, live.written, instruments)
     app = build(
         Gateway(
             settings=settings,
@@ -84,7 +95,7 @@ async def main(context: Context[GatewaySettings]) -> None:
     context.log.info(LogEvent.LISTENING, url=f"http://{host}:{port}")
     _calm_the_collector()
     expiring = asyncio.create_task(expire_for_ever(pool, settings, context.stop))
-    settling = asyncio.create_task(settle_for_ever(pool, context.stop))
+    settling = asyncio.create_task(settle_for_ever(writing, context.stop))
     auditing = asyncio.create_task(audit_for_ever(ledger, instruments, context.stop))
     reports = BroadcastReader(broker, CAPACITY_REPORTED.name, engines.take)
     hearing = asyncio.create_task(reports.run(context.stop, caught_up=lambda: None))
@@ -101,4 +112,5 @@ async def main(context: Context[GatewaySettings]) -> None:
         await expiring
         await asyncio.gather(settling, auditing)
         await asyncio.gather(listening, hearing)
+        await writing.close()
         await pool.close()

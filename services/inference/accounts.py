@@ -33,10 +33,10 @@ class Accounts:
         self._unsent: list[Outgoing] = []
 
     async def run(self) -> None:
-        """Tells every now and then until cancelled."""
+        """Tells at once, so that a life that ends badly and soon is known of, then now and then until cancelled."""
         while True:
-            await asyncio.sleep(self._every_seconds)
             await self.tell()
+            await asyncio.sleep(self._every_seconds)
 
     async def close(self) -> None:
         """The last stretch. Where the broker does not take it in time, the session stays open, as after a crash."""

@@ -93,8 +93,11 @@ CREATE TABLE run_cost (
     wasted numeric NOT NULL
 );
 CREATE INDEX run_cost_by_age ON run_cost USING brin (finished_at);
-ALTER TABLE run_end ADD COLUMN settled boolean NOT NULL DEFAULT false;
-CREATE INDEX run_end_unsettled ON run_end (run_key) WHERE NOT settled;
+CREATE TABLE unsettled_run (
+    run_key uuid PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT now()
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);  -- rows come and go
+INSERT INTO unsettled_run (run_key) SELECT run_key FROM run_end;
 
 -- The time of engines, a stretch at a time, and each of their lives.
 CREATE TABLE engine_stretch (

@@ -1,12 +1,13 @@
 """Owns what ended runs come to: their cost, and how much of it was in vain; made beside the way of the records.
 
-A record only marks its run's end as unsettled. Here such runs are taken, a number at a time, and their sums are made
+A record only marks its run as unsettled. Here such runs are taken, a number at a time, and their sums are made
 anew from their entries, so that it does not matter how often, or whether a usage record came after the end.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ from services.gateway.telemetry import LogEvent
 
 RUNS_MAX: Final = 1_000
 EVERY_SECONDS: Final = 2.0
+AFTER: Final = timedelta(seconds=2)
+"""What another gateway was writing when a run ended is there by then, as far as it knew nothing of the end."""
 
 _SETTLE: Final[Mapping[str, str]] = load_queries(Path(__file__).parents[1] / "sql" / "settle.sql")
 _COLUMNS: Final = (RETRY, ABANDONED, FAILED_RUN)
@@ -30,10 +33,10 @@ Moves = dict[Any, list[Decimal]]
 """By line: what is added to each column of waste."""
 
 
-async def settle(pool: asyncpg.Pool) -> int:
-    """Settles some runs; answers how many."""
+async def settle(pool: asyncpg.Pool, after: timedelta = AFTER) -> int:
+    """Settles some runs that have been unsettled for so long; answers how many."""
     async with pool.acquire() as connection, connection.transaction():
-        taken = await connection.fetch(_SETTLE["take_unsettled"], RUNS_MAX)
+        taken = await connection.fetch(_SETTLE["take_unsettled"], RUNS_MAX, after)
         if not taken:
             return 0
         runs = [row["run_key"] for row in taken]
@@ -49,8 +52,9 @@ async def settle_for_ever(pool: asyncpg.Pool, stop: asyncio.Event) -> None:
     log = logger("settling")
     while not stop.is_set():
         try:
-            while await settle(pool) == RUNS_MAX and not stop.is_set():
-                pass
+            while not stop.is_set():
+                if await settle(pool) < RUNS_MAX:
+                    break
         except (asyncpg.PostgresError, *AWAY) as error:
             log.warning(LogEvent.SETTLING_FAILED, reason=repr(error))
         with contextlib.suppress(TimeoutError):

@@ -14,6 +14,10 @@ from services.gateway.read_models.fold import Batch, RunRow
 
 _WRITE: Final[Mapping[str, str]] = load_queries(Path(__file__).parents[1] / "sql" / "write.sql")
 
+SESSION: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""What is written is found by its key. A plan may be made while the tables are empty, and kept: left to itself it would
+read them whole, batch after batch, until somebody analyses them."""
+
 REFUSED_BY_DATABASE: Final = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,

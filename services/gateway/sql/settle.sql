@@ -1,5 +1,11 @@
--- take_unsettled: Runs that ended and whose sums are to be made, locked; others' are left to them.
-SELECT run_key, status FROM run_end WHERE NOT settled LIMIT $1 FOR UPDATE SKIP LOCKED;
+-- take_unsettled: Runs that have been unsettled for a while, and whose sums are to be made; those of others are left to them.
+WITH taken AS (
+    DELETE FROM unsettled_run WHERE run_key IN (
+        SELECT run_key FROM unsettled_run WHERE since <= now() - $2::interval LIMIT $1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING run_key
+)
+SELECT run_key, status FROM taken JOIN run_end USING (run_key);
 
 -- changed_waste: The entries of ended runs whose waste is not as it should be: what failed or was replaced, was
 -- abandoned, or belongs to a run that did not complete.
@@ -58,22 +64,19 @@ WITH sums AS (
     FROM usage_entry AS entry WHERE entry.run_key = ANY ($1::uuid[])
     GROUP BY entry.run_key, entry.currency
 ), whole AS (
-    SELECT run_key, sum(model_calls)::bigint AS model_calls, bool_or(simulated) AS simulated,
-        (array_agg(currency ORDER BY cost DESC, currency))[1] AS currency,
-        (array_agg(cost ORDER BY cost DESC, currency))[1] AS cost,
-        (array_agg(wasted ORDER BY cost DESC, currency))[1] AS wasted
-    FROM sums GROUP BY run_key
-), made AS (
-    INSERT INTO run_cost AS known (run_key, tenant, workflow, version, labels, status, finished_at, simulated,
-        currency, model_calls, cost, wasted)
-    SELECT run.run_key, run.tenant, run.workflow, run.version, run.labels, run_end.status, run_end.finished_at,
-        coalesce(whole.simulated, false), coalesce(whole.currency, 'USD'), coalesce(whole.model_calls, 0),
-        coalesce(whole.cost, 0), coalesce(whole.wasted, 0)
-    FROM run JOIN run_end USING (run_key) LEFT JOIN whole USING (run_key)
-    WHERE run.run_key = ANY ($1::uuid[])
-    ON CONFLICT (run_key) DO UPDATE SET
-        status = excluded.status, finished_at = excluded.finished_at, simulated = excluded.simulated,
-        currency = excluded.currency, model_calls = excluded.model_calls, cost = excluded.cost,
-        wasted = excluded.wasted
+    SELECT DISTINCT ON (run_key) run_key, currency, cost, wasted,
+        (sum(model_calls) OVER run)::bigint AS model_calls, bool_or(simulated) OVER run AS simulated
+    FROM sums WINDOW run AS (PARTITION BY run_key)
+    ORDER BY run_key, cost DESC, currency
 )
-UPDATE run_end SET settled = true WHERE run_key = ANY ($1::uuid[]);
+INSERT INTO run_cost AS known (run_key, tenant, workflow, version, labels, status, finished_at, simulated,
+    currency, model_calls, cost, wasted)
+SELECT run.run_key, run.tenant, run.workflow, run.version, run.labels, run_end.status, run_end.finished_at,
+    coalesce(whole.simulated, false), coalesce(whole.currency, 'USD'), coalesce(whole.model_calls, 0),
+    coalesce(whole.cost, 0), coalesce(whole.wasted, 0)
+FROM run JOIN run_end USING (run_key) LEFT JOIN whole USING (run_key)
+WHERE run.run_key = ANY ($1::uuid[])
+ON CONFLICT (run_key) DO UPDATE SET
+    status = excluded.status, finished_at = excluded.finished_at, simulated = excluded.simulated,
+    currency = excluded.currency, model_calls = excluded.model_calls, cost = excluded.cost,
+    wasted = excluded.wasted;

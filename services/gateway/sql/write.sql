@@ -25,22 +25,27 @@ WHERE excluded.sequence > known.sequence
     OR excluded.updated_at > known.updated_at;
 
 -- upsert_ends: The newest end of each run: a redriven run ends again.
-INSERT INTO run_end AS known (run_key, status, finished_at, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bytea[])
-ON CONFLICT (run_key) DO UPDATE SET
-    status = excluded.status, finished_at = excluded.finished_at, body = excluded.body, settled = false
-WHERE excluded.finished_at > known.finished_at;
+WITH ended AS (
+    INSERT INTO run_end AS known (run_key, status, finished_at, body)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bytea[])
+    ON CONFLICT (run_key) DO UPDATE SET
+        status = excluded.status, finished_at = excluded.finished_at, body = excluded.body
+    WHERE excluded.finished_at > known.finished_at
+    RETURNING run_key
+)
+INSERT INTO unsettled_run (run_key) SELECT run_key FROM ended
+ON CONFLICT (run_key) DO UPDATE SET since = excluded.since;
 
 -- insert_wasted: Attempts that were in vain; of two reasons the first in order holds.
 INSERT INTO wasted_request AS known (run_key, request_id, waste)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[])
 ON CONFLICT (run_key, request_id) DO UPDATE SET waste = excluded.waste WHERE excluded.waste < known.waste;
 
--- unsettle_runs: The sums of runs that have ended are to be made again; waits for who makes them at the moment.
-WITH late AS (
-    SELECT run_key FROM run_end WHERE run_key = ANY ($1::uuid[]) ORDER BY run_key FOR UPDATE
-)
-UPDATE run_end SET settled = false FROM late WHERE run_end.run_key = late.run_key;
+-- unsettle_runs: The sums of runs that have ended are to be made again. One that is unsettled already is locked, so that
+-- nobody makes them before this transaction ends; one whose sums are being made is waited for.
+INSERT INTO unsettled_run (run_key)
+SELECT run_key FROM run_end WHERE run_key = ANY ($1::uuid[]) ORDER BY run_key
+ON CONFLICT (run_key) DO UPDATE SET since = excluded.since;
 
 -- insert_definitions: Definitions are immutable: the first body of a version stays.
 INSERT INTO workflow_definition (name, version, published_at, body)

@@ -181,9 +181,8 @@ class EngineLedger:
 
     def _taken(self, part: int, whole: int) -> Charge:
         pool, sums = self._pool, self.sums
-        if not self._calls:
-            part = whole = 1
-        elif whole == 0:
+        # The last one out finds nobody's time beside its own: it takes all.
+        if whole == 0:
             part, whole = 1, self._calls + 1
         charge = Charge(pool.ns * part // whole, sums.pending * part // whole, pool.millijoules * part // whole)
         pool.ns -= charge.share_ns

@@ -46,11 +46,13 @@ class Broker:
     def __init__(self) -> None:
         self.taken: list[EngineMetered] = []
         self.away = False
+        self.told = asyncio.Event()
 
     async def send(self, records: Any) -> None:
         if self.away:
             raise NotAcknowledged(list(records), "away", permanent=False)
         self.taken += [told(record) for record in records]
+        self.told.set()
 
 
 def told(record: Outgoing) -> EngineMetered:
@@ -154,6 +156,17 @@ async def test_an_account_that_the_broker_did_not_take_goes_with_the_next() -> N
     await accounts.close()
 
     assert [(each.sequence, each.closed) for each in broker.taken] == [(0, False), (1, True)]
+
+
+async def test_a_life_is_known_of_from_its_beginning() -> None:
+    broker = Broker()
+    accounts = Accounts(Stations([a_station(ScriptedEngine())]), "small", broker.send, 3600.0)
+
+    telling = asyncio.create_task(accounts.run())
+    await broker.told.wait()
+    telling.cancel()
+
+    assert [(each.sequence, each.closed) for each in broker.taken] == [(0, False)]
 
 
 class Nvml:

@@ -45,7 +45,7 @@ EARLIER, LATER = NOON - timedelta(hours=1), NOON + timedelta(hours=24)
 FIRST, SECOND = UUID(int=1), UUID(int=2)
 TABLES = (
     "run, run_progress, run_end, usage_entry, usage_repeat, cost_hour, label_hour, label_value, wasted_request,"
-    " run_cost, engine_stretch, engine_life, engine_usage"
+    " run_cost, unsettled_run, engine_stretch, engine_life, engine_usage"
 )
 
 
@@ -91,7 +91,7 @@ class Books:
 
     async def settle(self) -> None:
         await self.write()
-        while await settle(self.pool):
+        while await settle(self.pool, timedelta(0)):
             pass
 
     def used(self, run: str, step: str = "s", attempt: int = 1, cost: str = "1", **changes: Any) -> None:

@@ -136,6 +136,12 @@ def test_an_accelerator_between_two_lives_is_down() -> None:
     }
 
 
+def test_one_gap_is_paid_for_once_when_two_lives_follow() -> None:
+    pool = only(a_life(1, 0, 100), a_life(2, 110, 200), a_life(3, 120, 220))
+
+    assert pool.down == 10
+
+
 def test_eight_accelerators_cost_eight_times_as_much() -> None:
     eight = Decimal(8)
     money = {name: eight * 50 for name in ("idle", "attributed", "usage_cost")}
