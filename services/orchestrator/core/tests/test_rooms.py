@@ -1,10 +1,12 @@
 """Owns the examples of engines' room: what reports add up to, when they are void, when a route is crowded."""
 
+from collections import deque
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.messages import Lane
@@ -242,3 +244,40 @@ def test_noise_between_the_thresholds_changes_nothing(waits: list[int]) -> None:
     for number, seconds in enumerate(waits):
         assert not free.wait(seconds, 60_000 * (number + 1))
         assert crowded.wait(seconds, 60_000 * (number + 1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), rate=st.sampled_from([0.5, 1.5, 3.0]))
+def test_load_that_goes_by_its_own_doing_settles_between_the_thresholds(seed: int, rate: float) -> None:
+    # given an engine that takes a call a second, and more or less than that for ten minutes, at random moments
+    arrivals, known, route, minutes_ms = Random(seed), busy(), a_route(), 600 * SECOND
+    ends: deque[int] = deque()
+    counts = {"own": 0, "burst": 0, "changes": 0}
+    longest_ms, at_ms, free_ms = 0, 0, [0] * 4
+    while at_ms < minutes_ms:
+        at_ms += round(arrivals.expovariate(rate) * SECOND)
+        # when each call goes where it is sent: into the first place that is free, for four seconds
+        while ends and ends[0] <= at_ms:
+            known.count([RouteEvent(route, "answered", 0, ends.popleft(), 0, Lane.INTERACTIVE)])
+        known.rooms.take(a_report(at_ms=BEGINNING_MS + at_ms, requests_in_flight=min(4, len(ends))), BEGINNING_MS)
+        crowd = known.crowd(route, Lane.INTERACTIVE, at_ms)
+        if crowd.changed:
+            counts["changes"] += 1
+            kind = "crowded" if crowd.crowded else "eased"
+            known.count([RouteEvent(route, kind, 0, at_ms, at_ms, Lane.INTERACTIVE)])  # type: ignore[arg-type]  # one of the two
+        counts["burst" if crowd.crowded else "own"] += 1
+        if not crowd.crowded:
+            begin_ms = max(at_ms, free_ms.pop(0))
+            longest_ms = max(longest_ms, begin_ms - at_ms)
+            free_ms = sorted([*free_ms, begin_ms + 4 * SECOND])
+            ends = deque(sorted([*ends, begin_ms + 4 * SECOND]))
+            known.count([RouteEvent(route, "asked", 0, at_ms, at_ms, Lane.INTERACTIVE)])
+
+    # then it changes over rarely, what is too much goes on, and nobody who stays waits for long
+    assert counts["changes"] <= minutes_ms / (BURST.dwell_seconds * SECOND) + 1
+    assert longest_ms <= (BURST.wait_seconds + 1.6 * BURST.dwell_seconds * rate) * SECOND
+    total = counts["own"] + counts["burst"]
+    if rate < 1:
+        assert counts["burst"] < 0.1 * total
+    else:
+        assert abs(counts["burst"] / total - (1 - 1 / rate)) < 0.2
