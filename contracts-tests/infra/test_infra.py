@@ -34,7 +34,20 @@ SETTINGS = {
 }
 # What every process exports by itself, and what Prometheus adds.
 KNOWN_ELSEWHERE = {"process_cpu_seconds_total", "process_resident_memory_bytes", "up"}
-FUNCTIONS = {"sum", "by", "rate", "increase", "topk", "histogram_quantile", "max", "vector", "or", "and", "offset"}
+FUNCTIONS = {
+    "sum",
+    "by",
+    "rate",
+    "increase",
+    "topk",
+    "histogram_quantile",
+    "max",
+    "vector",
+    "or",
+    "abs",
+    "and",
+    "offset",
+}
 
 
 def example_environment() -> dict[str, str]:
