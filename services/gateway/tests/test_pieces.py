@@ -122,6 +122,10 @@ async def test_pieces_are_seen_while_they_come_and_again_from_where_somebody_lef
     watcher = Watcher(gateway, "/v1/runs/said/stream")
     await watcher.has("once ")
 
+    # whom its page shows it to as well
+    page = await gateway.http.get("/runs/said")
+    assert "/stream" in page.text
+
     # when more comes, then it is seen before the answer is whole
     await gateway.say(topics.INFERENCE_STREAMED, piece("said", 1, 5, "upon "), key)
     await watcher.has("once upon ")
@@ -135,6 +139,7 @@ async def test_pieces_are_seen_while_they_come_and_again_from_where_somebody_lef
     await asyncio.wait_for(watcher.reading, 30)
     assert watcher.text() == "once upon a time"
     assert watcher.events[-1][:2] == ("ended", {"status": "completed"})
+    assert "/stream" not in (await gateway.http.get("/runs/said")).text
 
     # and who comes back with the id of the last event gets the rest
     late = Watcher(gateway, "/v1/runs/said/stream", **{"last-event-id": place})
