@@ -15,6 +15,7 @@ import yaml
 from penstock.contracts.topics import TOPICS, Deployment
 from penstock.runtime.settings import ServiceSettings, load
 from penstock.runtime.telemetry import Metric
+from services.gateway.telemetry import Metric as GatewayMetric
 from services.inference.telemetry import InferenceMetric
 from services.local.kafka import MESSAGE_BYTES_MAX
 from services.local.kafka_cache import locked_jars
@@ -129,7 +130,7 @@ def test_versions_and_limits_are_those_of_the_local_stack() -> None:
 
 
 def test_dashboards_and_alerts_name_metrics_that_exist() -> None:
-    exported = set(Metric) | set(OrchestratorMetric) | set(InferenceMetric) | KNOWN_ELSEWHERE
+    exported = set(Metric) | set(OrchestratorMetric) | set(InferenceMetric) | set(GatewayMetric) | KNOWN_ELSEWHERE
     for expression in expressions():
         without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on) \([^)]*\)", " ", expression)
         for name in re.findall(r"[a-z_]{2,}", without_labels):
