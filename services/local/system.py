@@ -36,9 +36,9 @@ class System:
         """The database of a service."""
         return self.stack.postgres_url(f"penstock_{Service(service).value}")
 
-    async def start(self) -> Self:
+    async def start(self, ready_seconds: float = READY_SECONDS) -> Self:
         """Start everything; return when every service's /readyz says 200."""
-        await self.stack.start(ready_seconds=READY_SECONDS)
+        await self.stack.start(ready_seconds=ready_seconds)
         return self
 
     async def stop(self) -> None:
@@ -137,6 +137,7 @@ class Systems:
         tools: Path | None = None,
         environment: Mapping[str, str] | None = None,
         service_environment: Mapping[str, Mapping[str, str]] | None = None,
+        ready_seconds: float = READY_SECONDS,
         **options: object,
     ) -> System:
         """Start a system: processes per service, modules with tasks, MCP servers, PENSTOCK_… variables.
@@ -163,7 +164,7 @@ class Systems:
         )
         system = System(self._folder / f"system-{len(self._started)}", chosen)
         self._started.append(system)
-        return await system.start()
+        return await system.start(ready_seconds)
 
     async def stop(self) -> None:
         """Stop all that were started."""

@@ -19,17 +19,16 @@ ENVIRONMENT: Final = {
 }
 
 
-def small_vllm(
+def small_options(
     model: SmallModel = "tiny-random",
     *,
     adapters: dict[str, Path] | None = None,
     tool_parser: str | None = None,
     stall_seconds: float = 60.0,
-    suspects: Suspects | None = None,
     **arguments: Any,
-) -> VllmEngine:
-    """An engine, not started yet."""
-    options = VllmOptions(
+) -> VllmOptions:
+    """How a small engine is asked for."""
+    return VllmOptions(
         arguments={
             "model": str(prepared(model)),
             "dtype": "bfloat16",
@@ -46,4 +45,8 @@ def small_vllm(
         drain_seconds=5.0,
         start_method="fork",
     )
-    return VllmEngine(options, environment=os.environ, suspects=suspects)
+
+
+def small_vllm(model: SmallModel = "tiny-random", *, suspects: Suspects | None = None, **chosen: Any) -> VllmEngine:
+    """An engine, not started yet. `chosen` is what `small_options` takes."""
+    return VllmEngine(small_options(model, **chosen), environment=os.environ, suspects=suspects)
