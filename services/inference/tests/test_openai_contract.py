@@ -260,6 +260,15 @@ async def test_too_many_requests_are_waited_for_and_not_failed() -> None:
     assert len(seen.asked) == 3
 
 
+async def test_an_answer_that_has_begun_is_never_asked_for_again() -> None:
+    seen = Scripted(stream(delta("half"), {"error": {"code": 429, "message": "slow down"}}), FINE)
+
+    failure = await failure_of(seen)
+
+    assert (failure.error.code, len(seen.asked)) == ("rate_limited", 1)
+    assert failure.usage.output == 1
+
+
 async def test_quota_that_is_used_up_is_not_waited_for() -> None:
     seen = Scripted(refuses(429, {"error": {"code": "insufficient_quota", "message": "pay"}}))
     failure = await failure_of(seen)
