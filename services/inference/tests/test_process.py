@@ -115,3 +115,36 @@ async def _told_of_its_room(log: Topics, pool: str) -> None:
     assert "up" in {report.health.state for report in told}
     assert {report.engine_session for report in told} == {told[0].engine_session}
     assert all(report.simulated and report.models == ["m"] for report in told)
+
+
+async def test_an_interactive_request_does_not_wait_for_a_backlog(stack: SharedStack) -> None:
+    # given an engine of two places with a hundred batch requests before it, of which each takes its time
+    deployment = await stack.new_deployment()
+    pool = deployment.pools[0]
+    environ = {
+        **deployment_environ(deployment),
+        "PENSTOCK_INFERENCE_POOL": pool,
+        "PENSTOCK_INFERENCE_ENGINE": "simulated",
+        "PENSTOCK_INFERENCE_MODEL": "m",
+        "PENSTOCK_INFERENCE_CONCURRENCY": "2",
+        "PENSTOCK_INFERENCE_SIMULATED_SPEED": "2",
+    }
+    async with (
+        service_process("inference", stack.bootstrap_servers, environ) as inference,
+        topics(stack.bootstrap_servers, [INFERENCE_COMPLETED.name]) as log,
+    ):
+        await inference.logged("partitions.assigned")
+        run_id = stack.new_name("run")
+        for number in range(100):
+            request = a_request(f"{run_id}-{number}", pool, Lane.BATCH)
+            await log.say(INFERENCE_REQUESTED.named(pool=pool, lane=Lane.BATCH), request.to_json())
+
+        # when an interactive one comes behind them
+        urgent = a_request(f"{run_id}-urgent", pool, Lane.INTERACTIVE)
+        await log.say(INFERENCE_REQUESTED.named(pool=pool, lane=Lane.INTERACTIVE), urgent.to_json())
+
+        # then it is answered while most of them still wait
+        answers = await log.hear(INFERENCE_COMPLETED.name, 101, run_id.encode())
+        order = [InferenceCompleted.model_validate_json(each.value).run_id for each in answers]
+        assert order.index(urgent.run_id) < 90
+        assert await inference.stop() == 0
