@@ -38,12 +38,15 @@ TALK = Definition.model_validate(
 
 def engine_process(running: System) -> psutil.Process:
     service = running.pid(Service.INFERENCE)
-    (engine,) = (
-        child
-        for child in psutil.Process(service).children(recursive=True)
-        if any("EngineCore" in part for part in child.cmdline())
-    )
+    (engine,) = (child for child in psutil.Process(service).children(recursive=True) if _is_engine(child))
     return engine
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        return any("EngineCore" in part for part in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False  # one that has died, and was not waited for yet
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ class EngineLife:
         await asyncio.to_thread(built.shut_down)
         vllm_library.fail_calls(built)  # of a call that was just on its way in; nobody else would end it
         await asyncio.to_thread(_kill, processes)
+        multiprocessing.active_children()  # waits for those that are dead: none is left a zombie
 
 
 def _kill(process_ids: list[int]) -> None:
