@@ -21,7 +21,8 @@ How it is found. First by doubling, as long as doubling still pays a fifth of wh
 (Kiefer and Wolfowitz 1952, doi 10.1214/aoms/1177729392): a stretch at N times `PROBE` (or N over `PROBE`, where no more
 are allowed) between two at N, so that a drift of the load cancels out, gives an estimate of `e`; then `ln N` moves by
 a gain times `e - TARGET`, within bounds. The gain does not shrink, so that a change of load is followed; a dead band
-keeps noise from moving it, and while nothing moves it is probed more and more rarely, down to one stretch in five.
+keeps noise from moving it, and while nothing moves it is probed more and more rarely, down to one stretch in five;
+where only less can be tried, which costs tokens, to one in seventeen, until the rate at the limit becomes another.
 A stretch counts only where the limit was what held requests back: while there is nothing to do, or the cache is full,
 nothing is learned about the limit. After a change of the limit as many requests as fit into the engine end uncounted.
 """
@@ -35,8 +36,10 @@ PROBE: Final = 1.5
 DEAD_BAND: Final = 0.02
 GAIN: Final = 3.0
 STEP_MAX: Final = 0.35
-HOLD_MAX: Final = 3
-"""Stretches at the limit between two trials, at most."""
+HOLD_MAX, HOLD_MAX_AT_TOP = 3, 15
+"""Stretches at the limit between two trials, at most. Where no more are allowed, a trial is tokens not made."""
+CHANGED: Final = 0.15
+"""Where the rate at the limit is another by this (in its logarithm), the load is another: a trial is due."""
 DOUBLING_PAYS: Final = 0.2
 """Doubling goes on while the elasticity over it is at least this."""
 BUSY: Final = 0.9
@@ -153,6 +156,8 @@ class BatchControl:
         if self._probing:
             self._probed, self._probing = here, False
         elif self._probed is None:
+            if self.rate_best is not None and abs(log(rate / self.rate_best)) > CHANGED:
+                self._hold = self._held = 0
             self._before, self.rate_best = here, rate
             self._probing = self._hold == 0
             self._hold = max(0, self._hold - 1)
@@ -160,7 +165,8 @@ class BatchControl:
             assert self._before is not None
             middle = ((self._before[0] * mean) ** 0.5, (self._before[1] * rate) ** 0.5)
             moved = self._move(_elasticity(middle, self._probed))
-            self._held = 0 if moved else min(HOLD_MAX, 2 * self._held + 1)
+            hold_max = HOLD_MAX_AT_TOP if round(self._base) >= self.limit_max else HOLD_MAX
+            self._held = 0 if moved else min(hold_max, 2 * self._held + 1)
             self._hold, self._probed, self._before = self._held, None, here
         self._set_limit()
 
