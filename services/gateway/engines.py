@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.envelope import MalformedEnvelopeError, decode
 from penstock.contracts.messages import CapacityReported
+from penstock.runtime.kafka.aside import Aside
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.telemetry import logger
 from services.gateway.telemetry import LogEvent
@@ -23,15 +24,14 @@ UP: Final = "up"
 class Engines(Collector):
     """What engines say of themselves. As a collector it gives the pools' sums to Prometheus."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], aside: Aside) -> None:
         self._now_ms: Final = now_ms
+        self._aside: Final = aside
         self._reports: Final[dict[str, CapacityReported]] = {}
         self._log: Final = logger("engines")
 
     async def take(self, record: Received) -> None:
-        """A record of the topic; one that cannot be read is void, as it would soon be anyway."""
-        if record.value is None:
-            return
+        """A record of the topic; one that cannot be read is set aside."""
         try:
             _, body = decode(
                 record.topic, record.partition, record.offset, record.timestamp, record.headers, record.value
@@ -39,6 +39,7 @@ class Engines(Collector):
             report = CapacityReported.model_validate_json(body)
         except (MalformedEnvelopeError, ValidationError) as error:
             self._log.warning(LogEvent.RECORD_REFUSED, topic=record.topic, offset=record.offset, reason=str(error))
+            await self._aside.put(record, f"not a CapacityReported: {type(error).__name__}")
             return
         self._reports[report.engine] = report
         self._forget_the_void()

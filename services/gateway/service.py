@@ -9,6 +9,7 @@ import asyncpg
 from penstock.contracts.topics import CAPACITY_REPORTED, Service
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.aside import Aside
 from penstock.runtime.kafka.broadcast import BroadcastReader
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
@@ -71,7 +72,8 @@ async def main(context: Context[GatewaySettings]) -> None:
     await at_the_door.start()
     await dead_letters.start()
     instruments = Instruments(context.metrics)
-    live, reader, ledger, engines = Live(), Reader(pool), Ledger(pool), Engines(now_ms)
+    aside = Aside(dead_letters.send, Service.GATEWAY, "capacity", now_ms())
+    live, reader, ledger, engines = Live(), Reader(pool), Ledger(pool), Engines(now_ms, aside)
     context.metrics.register(engines)
     subscribers = Subscribers(settings, writing, dead_letters.send, live.written, instruments)
     app = build(

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.aside import Aside
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.cancellations import CancellationReader, Cancellations
 from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
@@ -63,7 +65,8 @@ async def execute(
     settings = context.settings
     broker = KafkaBroker(settings.kafka_bootstrap_servers)
     look_back = LookBack(context.service, broker, answers.topics, answers.usage_again)
-    cancels = CancellationReader(broker, cancellations)
+    aside = Aside(publisher.send, context.service, "cancellations", now_ms())
+    cancels = CancellationReader(broker, cancellations, aside)
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(cancels.run(context.stop))
         await cancels.caught_up(CANCELS_SECONDS_MAX)

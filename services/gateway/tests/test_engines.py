@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry
 
 from penstock.contracts.topics import CAPACITY_REPORTED
+from penstock.testkit.aside import Letters
 from penstock.testkit.builders import BEGINNING_MS, a_report
 from penstock.testkit.received import Record
 from services.gateway.engines import Engines
@@ -26,7 +27,7 @@ async def say(engines: Engines, engine: str, at_ms: int = BEGINNING_MS, **fields
 
 async def test_the_last_report_of_each_engine_counts_until_it_is_void() -> None:
     clock = Clock()
-    engines = Engines(clock)
+    engines = Engines(clock, Letters().aside())
     await say(engines, "b", requests_in_flight=1)
     await say(engines, "b", requests_in_flight=2)
     await say(engines, "a", BEGINNING_MS + 10_000, state="away")
@@ -39,17 +40,20 @@ async def test_the_last_report_of_each_engine_counts_until_it_is_void() -> None:
     assert engines.reports() == []
 
 
-async def test_what_is_no_report_is_passed_over() -> None:
-    engines = Engines(Clock())
+async def test_what_is_no_report_is_set_aside() -> None:
+    letters = Letters()
+    engines = Engines(Clock(), letters.aside())
+    values = (b"{}", b"\xff", None)
 
-    for value in (b"{}", b"\xff", None):
+    for value in values:
         await engines.take(Record(value, topic=CAPACITY_REPORTED.name))
 
+    assert tuple(letter.value for letter in letters.sent) == values
     assert engines.reports() == []
 
 
 async def test_pools_are_summed_over_the_engines_that_take_work() -> None:
-    registry, engines = CollectorRegistry(), Engines(Clock())
+    registry, engines = CollectorRegistry(), Engines(Clock(), Letters().aside())
     registry.register(engines)
     await say(engines, "a", requests_in_flight=3, tokens_in_flight=300, tokens_waiting=50, requests_waiting=1)
     await say(engines, "b", requests_in_flight=1, tokens_in_flight=100, requests_best=None, tokens_per_second=80.0)

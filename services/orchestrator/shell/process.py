@@ -8,6 +8,7 @@ from penstock.contracts import topics
 from penstock.contracts.topics import Service
 from penstock.runtime.blobs import Blobs
 from penstock.runtime.clock import now_ms
+from penstock.runtime.kafka.aside import Aside
 from penstock.runtime.kafka.broadcast import BroadcastReader
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.owned import OwnedBatchConsumer
@@ -87,7 +88,8 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
             group.create_task(
                 reader.run(stop, caught_up=lambda: health.set_ready("definitions", True)), name="definitions"
             )
-            rooms = BroadcastReader(broker, CAPACITY_TOPIC, CapacityInbox(owner.hear).take)
+            aside = Aside(publisher.send, Service.ORCHESTRATOR, "capacity", now_ms())
+            rooms = BroadcastReader(broker, CAPACITY_TOPIC, CapacityInbox(owner.hear, aside).take)
             # Nobody waits for it: without a report routes are chosen as if engines said nothing.
             group.create_task(rooms.run(stop, caught_up=lambda: None), name="capacity")
             group.create_task(aliases.run(stop, caught_up=lambda: health.set_ready("aliases", True)), name="aliases")

@@ -17,6 +17,7 @@ from penstock.contracts.messages import WorkCancelled
 from penstock.contracts.topics import WORK_CANCELLED
 from penstock.runtime.clock import now_ms
 from penstock.runtime.errors import Unavailable
+from penstock.runtime.kafka.aside import Aside
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
 from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import LogEvent, logger
@@ -111,12 +112,14 @@ class CancellationReader:
         self,
         broker: Broker,
         cancellations: Cancellations,
+        aside: Aside,
         *,
         look_back_ms: int = LOOK_BACK_MS,
         at_ms: int | None = None,
     ) -> None:
         self._broker = broker
         self._cancellations = cancellations
+        self._aside = aside
         self._since_ms = (now_ms() if at_ms is None else at_ms) - look_back_ms
         self._caught_up = asyncio.Event()
         self._log = logger("cancellations")
@@ -167,17 +170,17 @@ class CancellationReader:
             await self._again(error)
             return
         for record in fetched.get(PLACE, ()):
-            self._take(record)
+            await self._take(record)
 
     async def _again(self, error: KafkaError) -> None:
         self._log.warning(LogEvent.FETCH_FAILED, topic=PLACE.topic, error=repr(error))
         await asyncio.sleep(AGAIN_SECONDS)
 
-    def _take(self, record: Received) -> None:
+    async def _take(self, record: Received) -> None:
         try:
             cancelled = WorkCancelled.model_validate_json(record.value or b"")
         except ValidationError as error:
-            # Everybody reads it, so nobody sets it aside; and nothing depends on it.
             self._log.warning(LogEvent.CANCEL_UNREADABLE, offset=record.offset, error=str(error)[:500])
+            await self._aside.put(record, "not a WorkCancelled")
             return
         self._cancellations.tell(cancelled.request_id, cancelled.reason)

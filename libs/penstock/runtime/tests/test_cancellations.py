@@ -9,6 +9,7 @@ import pytest
 from penstock.contracts.messages import WorkCancelled
 from penstock.contracts.topics import WORK_CANCELLED
 from penstock.runtime.kafka.cancellations import CancellationReader, Cancellations, WorkStoppedError
+from penstock.testkit.aside import Letters
 from penstock.testkit.log import MemoryLog
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
@@ -113,8 +114,10 @@ async def test_a_reader_knows_the_cancels_of_a_while_ago_and_hears_the_new_ones(
     log.append(WORK_CANCELLED.name, key=b"r", value=a_cancel(ONE), partition=0)
     log.append(WORK_CANCELLED.name, key=b"r", value=b"?", partition=0)
     recent = log.append(WORK_CANCELLED.name, key=b"r", value=a_cancel(TWO), partition=0)
-    cancellations = Cancellations()
-    reader = CancellationReader(log, cancellations, look_back_ms=1, at_ms=recent.timestamp)
+    cancellations, letters = Cancellations(), Letters()
+    reader = CancellationReader(
+        log, cancellations, letters.aside(recent.timestamp), look_back_ms=1, at_ms=recent.timestamp
+    )
     reading = asyncio.create_task(reader.run(asyncio.Event()))
 
     # when it has caught up, then it knows the recent one
@@ -127,8 +130,12 @@ async def test_a_reader_knows_the_cancels_of_a_while_ago_and_hears_the_new_ones(
     # and what comes while it reads stops what runs
     async with asyncio.timeout(SECONDS):
         with pytest.raises(WorkStoppedError), cancellations.heeding(THREE):  # noqa: PT012 - the cancel comes while it waits
+            log.append(WORK_CANCELLED.name, key=b"r", value=b"??", partition=0)
             log.append(WORK_CANCELLED.name, key=b"r", value=a_cancel(THREE), partition=0)
             await asyncio.Event().wait()
+
+    # and what is no cancel is set aside by who heard it come, once
+    assert [letter.value for letter in letters.sent if letter.value == b"??"] == [b"??"]
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
@@ -136,7 +143,7 @@ async def test_a_reader_knows_the_cancels_of_a_while_ago_and_hears_the_new_ones(
 async def test_a_reader_waits_for_nobody_who_does_not_answer() -> None:
     log = MemoryLog({WORK_CANCELLED.name: 1})
     log.go_away()
-    reader = CancellationReader(log, Cancellations())
+    reader = CancellationReader(log, Cancellations(), Letters().aside())
     stop = asyncio.Event()
     reading = asyncio.create_task(reader.run(stop))
 

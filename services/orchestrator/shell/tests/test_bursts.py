@@ -5,6 +5,7 @@ from decimal import Decimal
 from penstock.contracts import topics
 from penstock.contracts.messages import Budget, Money
 from penstock.contracts.topics import Deployment
+from penstock.testkit.aside import Letters
 from penstock.testkit.builders import a_definition, a_model, a_report
 from penstock.testkit.received import Record
 from services.orchestrator.core.bursting import OWNER
@@ -36,7 +37,9 @@ async def a_world(day: str) -> World:
 async def report(world: World, **fields: object) -> None:
     """An engine says what room it has."""
     told = a_report(at_ms=world.now_ms, **fields)  # type: ignore[arg-type]  # fields of a report
-    await CapacityInbox(world.owner.hear).take(Record(told.to_json(), topic=topics.CAPACITY_REPORTED.name))
+    await CapacityInbox(world.owner.hear, Letters().aside()).take(
+        Record(told.to_json(), topic=topics.CAPACITY_REPORTED.name)
+    )
 
 
 async def ask(world: World, *names: str) -> tuple[list[str], list[str]]:
@@ -78,11 +81,14 @@ async def test_engines_that_say_they_are_away_are_passed_by_until_their_report_i
     assert await ask(world, "order-2") == (["order-2"], [])
 
 
-async def test_what_is_no_report_is_passed_over() -> None:
+async def test_what_is_no_report_is_set_aside() -> None:
     world = await a_world("1")
-    inbox = CapacityInbox(world.owner.hear)
+    letters = Letters()
+    inbox = CapacityInbox(world.owner.hear, letters.aside())
+    values = (b"[]", b"\xff", None)
 
-    for value in (b"[]", b"\xff", None):
+    for value in values:
         await inbox.take(Record(value, topic=topics.CAPACITY_REPORTED.name))
 
+    assert tuple(letter.value for letter in letters.sent) == values
     assert await ask(world, "order-1") == (["order-1"], [])
