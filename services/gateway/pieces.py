@@ -12,10 +12,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from pydantic import ValidationError
 
+from penstock.contracts.messages import InferenceStreamed
 from penstock.contracts.topics import INFERENCE_STREAMED
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
-from penstock.runtime.kafka.records import TopicPartition, partition_of
+from penstock.runtime.kafka.records import Received, TopicPartition, partition_of
+from penstock.runtime.telemetry import logger
+from services.gateway.telemetry import LogEvent
 
 POLL_MS: Final = 1_000
 RECORDS_MAX: Final = 200
@@ -59,7 +63,8 @@ class PieceReader:
         """What came within POLL_MS, put together, and the place behind which to go on. Raises KafkaError."""
         fetched = await self._consumer.getmany(self._partition, timeout_ms=POLL_MS, max_records=RECORDS_MAX)
         records = fetched.get(self._partition, ())
-        pieces = [orjson.loads(record.value or b"{}") for record in records if record.key == self._key]
+        mine = [_piece(record) for record in records if record.key == self._key]
+        pieces = [piece for piece in mine if piece is not None]
         for piece in pieces:
             (self._open.discard if piece["final"] else self._open.add)(piece["request_id"])
         if not records:
@@ -73,6 +78,17 @@ class PieceReader:
     def has_reached(self, offset: int) -> bool:
         """Whether everything before an offset was read."""
         return (self._consumer.fetched_to(self._partition) or 0) >= offset
+
+
+def _piece(record: Received) -> dict[str, Any] | None:
+    """What a record says; None for what is no piece, which a watcher can do nothing about."""
+    try:
+        InferenceStreamed.model_validate_json(record.value or b"")
+    except ValidationError:
+        logger("pieces").warning(LogEvent.RECORD_REFUSED, topic=record.topic, offset=record.offset)
+        return None
+    piece: dict[str, Any] = orjson.loads(record.value or b"")
+    return piece
 
 
 class Pieces:

@@ -43,7 +43,7 @@ async def test_the_last_report_of_each_engine_counts_until_it_is_void() -> None:
 async def test_what_is_no_report_is_set_aside() -> None:
     letters = Letters()
     engines = Engines(Clock(), letters.aside())
-    values = (b"{}", b"\xff", None)
+    values: tuple[bytes | None, ...] = (b"{}", b"\xff", None)
 
     for value in values:
         await engines.take(Record(value, topic=CAPACITY_REPORTED.name))

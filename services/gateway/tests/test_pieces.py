@@ -10,7 +10,10 @@ import pytest
 
 from penstock.contracts import ids, topics
 from penstock.contracts.messages import InferenceStreamed
-from services.gateway.pieces import Place, put_together
+from penstock.runtime.kafka.broker import GroupSettings
+from penstock.runtime.kafka.records import TopicPartition
+from penstock.testkit.log import MemoryLog
+from services.gateway.pieces import PieceReader, Place, put_together
 from services.gateway.tests.conftest import Running
 from services.gateway.tests.test_api import finished, progressed
 
@@ -72,6 +75,24 @@ def test_a_place_is_one_of_ours(text: str) -> None:
         Place.parse(text)
 
     assert Place.parse(str(Place(3, 17))) == Place(3, 17)
+
+
+async def test_what_is_no_piece_is_passed_over() -> None:
+    # given a run's topic with things under its key that are no pieces, and one piece behind them
+    log = MemoryLog({topics.INFERENCE_STREAMED.name: 1})
+    key = ids.run_key("default", "r")
+    for value in (b"{", b"\xff", b"[]", None, piece("r", 0, 0, "hello").to_json()):
+        log.append(topics.INFERENCE_STREAMED.name, key=str(key).encode(), value=value, partition=0)
+    consumer = log.consumer(GroupSettings(None))
+    await consumer.start()
+    place = TopicPartition(topics.INFERENCE_STREAMED.name, 0)
+    consumer.assign([place])
+    await consumer.seek_to_beginning(place)
+
+    # when somebody reads it, then there is the piece
+    pieces, reached = await PieceReader(consumer, place, key).read()
+    assert ([each["text"] for each in pieces], reached) == (["hello"], Place(0, 4))
+    await consumer.stop()
 
 
 class Watcher:

@@ -85,7 +85,7 @@ async def test_what_is_no_report_is_set_aside() -> None:
     world = await a_world("1")
     letters = Letters()
     inbox = CapacityInbox(world.owner.hear, letters.aside())
-    values = (b"[]", b"\xff", None)
+    values: tuple[bytes | None, ...] = (b"[]", b"\xff", None)
 
     for value in values:
         await inbox.take(Record(value, topic=topics.CAPACITY_REPORTED.name))
