@@ -100,7 +100,7 @@ async def main(context: Context[GatewaySettings]) -> None:
     settling = asyncio.create_task(settle_for_ever(writing, context.stop))
     auditing = asyncio.create_task(audit_for_ever(ledger, instruments, context.stop))
     reports = BroadcastReader(broker, CAPACITY_REPORTED.name, engines.take)
-    hearing = asyncio.create_task(reports.run(context.stop, caught_up=lambda: None))
+    hearing = asyncio.create_task(reports.run(context.stop))
     listening = asyncio.create_task(News(settings.postgres_url, settings.instance, live).listen(context.stop))
     await subscribers.start(context.stop)
     context.health.set_ready("kafka", True)

@@ -48,10 +48,10 @@ class Accounts:
 
     async def tell(self, *, closed: bool = False) -> None:
         """The stretch up to now; `closed` where no call will follow."""
-        for station in self._stations:
-            engine = station.engine
+        # While the broker is away no stretch is cut: the one that follows is longer, and nothing piles up.
+        for station in self._stations if closed or not self._unsent else ():
             told = station.meter.stretch(
-                pool=self._pool, models=station.models, simulated=engine.simulated, closed=closed
+                pool=self._pool, models=station.models, simulated=station.engine.simulated, closed=closed
             )
             if told is not None:
                 self._unsent.append(_record(told))

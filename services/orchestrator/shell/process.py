@@ -91,7 +91,7 @@ async def orchestrate(context: Context[OrchestratorSettings]) -> None:
             aside = Aside(publisher.send, Service.ORCHESTRATOR, "capacity", now_ms())
             rooms = BroadcastReader(broker, CAPACITY_TOPIC, CapacityInbox(owner.hear, aside).take)
             # Nobody waits for it: without a report routes are chosen as if engines said nothing.
-            group.create_task(rooms.run(stop, caught_up=lambda: None), name="capacity")
+            group.create_task(rooms.run(stop), name="capacity")
             group.create_task(aliases.run(stop, caught_up=lambda: health.set_ready("aliases", True)), name="aliases")
             group.create_task(
                 remove_finished_runs(store, now_ms, int(settings.orchestrator_retention_hours * HOUR_MS), stop),

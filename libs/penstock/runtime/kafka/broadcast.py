@@ -11,6 +11,8 @@ from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import LogEvent, logger
 
 POLL_MS = 1_000
+PATIENT_WAIT_MS = 20_000
+"""How long the broker holds an empty fetch for a reader that nobody asks how far it is. News are answered at once."""
 AGAIN_SECONDS = 1.0
 CATCH_UP_SECONDS_MAX = 10.0
 
@@ -26,14 +28,22 @@ class BroadcastReader:
         self._moved = asyncio.Condition()
         self._consumer: Consumer | None = None
 
-    async def run(self, stop: asyncio.Event, *, caught_up: Callable[[], None]) -> None:
-        """Read until `stop` is set; `caught_up` is called once what was there at the start has been handled."""
-        consumer = await connect(
-            lambda: self._broker.consumer(GroupSettings(group_id=None)), _start, self._broker.name, stop
-        )
+    async def run(self, stop: asyncio.Event, *, caught_up: Callable[[], None] | None = None) -> None:
+        """Read until `stop` is set; `caught_up` is called once what was there at the start has been handled.
+
+        Left out, nobody waits for that: then the reader must not be asked to `catch_up`, and costs less when idle.
+        """
+        settings = GroupSettings(group_id=None)
+        if caught_up is None:
+            settings = GroupSettings(group_id=None, fetch_wait_ms=PATIENT_WAIT_MS)
+        consumer = await connect(lambda: self._broker.consumer(settings), _start, self._broker.name, stop)
         try:
             consumer.assign([self._partition])
             await consumer.seek_to_beginning(self._partition)
+            if caught_up is None:
+                while not stop.is_set():
+                    await self._poll(consumer)
+                return
             self._consumer = consumer
             first = asyncio.ensure_future(self._announce(caught_up))
             try:

@@ -18,6 +18,7 @@ from penstock.contracts.topics import WORK_CANCELLED
 from penstock.runtime.clock import now_ms
 from penstock.runtime.errors import Unavailable
 from penstock.runtime.kafka.aside import Aside
+from penstock.runtime.kafka.broadcast import PATIENT_WAIT_MS
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
 from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import LogEvent, logger
@@ -25,8 +26,6 @@ from penstock.runtime.telemetry import LogEvent, logger
 IDS_MAX = 100_000
 """Cancelled requests remembered; the oldest are forgotten first."""
 LOOK_BACK_MS = 15 * 60_000
-FETCH_WAIT_MS = 20_000
-"""How long the broker holds an empty fetch. It answers at once where there is something, so that idling is free."""
 POLL_MS = 60_000
 AGAIN_SECONDS = 1.0
 
@@ -126,7 +125,7 @@ class CancellationReader:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reads until cancelled, or stopped before the broker answers."""
-        settings = GroupSettings(group_id=None, fetch_wait_ms=FETCH_WAIT_MS)
+        settings = GroupSettings(group_id=None, fetch_wait_ms=PATIENT_WAIT_MS)
         try:
             consumer = await connect(
                 lambda: self._broker.consumer(settings), lambda each: each.start(), self._broker.name, stop
