@@ -6,7 +6,7 @@ VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo up down test test-vllm unit mutants lint format schemas bench bench-fairness bench-documents bench-vllm soak clean
+.PHONY: help setup lock demo up down test test-vllm unit mutants lint format schemas bench bench-floor bench-fairness bench-documents bench-vllm soak clean
 
 help:  ## list the tasks
 	@echo "Penstock. Each task does the set-up that it needs; begin with \`make demo\`."
@@ -81,6 +81,9 @@ schemas: setup  ## write schemas/, the README's diagram and the tables in docs/ 
 
 bench: setup  ## measure speed on real Kafka and Postgres
 	@$(BIN)/python -m bench
+
+bench-floor: setup  ## measure what this machine could do at all, to set `make bench` against
+	@$(BIN)/python -m bench.floor
 
 bench-fairness: setup  ## measure what a flooding tenant and a backlog do to others
 	@$(BIN)/python -m bench.fairness
