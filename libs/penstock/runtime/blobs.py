@@ -38,6 +38,8 @@ CALL_SECONDS_MAX: Final = 30.0
 """What one read or write of the store may take; past it the store counts as away."""
 CALLS_MAX: Final = 16
 """Reads or writes of one value's blobs at a time."""
+_NO_BUCKET: Final = ("NoSuchBucket", "The specified bucket does not exist", "ContainerNotFound")
+"""How S3, Google and Azure say it. To the library an object in a bucket that is not there is one that is not there."""
 _RETRIES: Final[Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 """Short: whoever asks waits by a back-off of its own, as long as its work has time."""
 
@@ -183,8 +185,10 @@ class Blobs:
                 if found.meta["size"] > VALUE_BYTES_MAX:
                     raise BlobCorruptError(f"the blob sha256:{digest} has {found.meta['size']} bytes")
                 content = bytes(await found.bytes_async())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             self._require_folder()  # gone between the two: the store is away, the blob is not
+            if any(code in str(error) for code in _NO_BUCKET):
+                raise Unavailable(f"the blob store's bucket is not there: {_said(error)}") from error
             text = f"there is no blob sha256:{digest}: it was never stored for this tenant, or it has expired"
             raise BlobMissingError(text) from None
         except (BaseError, OSError, TimeoutError) as error:
