@@ -7,9 +7,16 @@ import pytest
 
 from penstock.runtime.postgres import connect_pool, load_queries, migrate
 from services.local.fixtures import SharedStack
+from services.orchestrator.shell.postgres_store import commit_statement
 from services.orchestrator.shell.process import SESSION
 
-STATEMENTS = ("commit_batch", "load_runs", "load_steps", "delete_outbox", "outbox_of_homes", "alarms_of_homes")
+SQL = load_queries(files("services.orchestrator.shell") / "queries.sql")
+PARTS = [name.removeprefix("part_") for name in SQL if name.startswith("part_")]
+STATEMENTS = {
+    **{name: SQL[name] for name in ("load_runs", "load_steps", "delete_outbox", "outbox_of_homes", "alarms_of_homes")},
+    "a batch of everything": commit_statement(SQL, PARTS),
+    **{f"a batch that is {part}": commit_statement(SQL, (*PARTS[:2], part)) for part in PARTS[2:]},
+}
 
 
 @pytest.mark.stack
@@ -18,7 +25,7 @@ async def test_the_statement_finds_rows_by_their_keys(stack: SharedStack, name: 
     # given empty tables, which are what the statement's one plan is made for
     pool = await connect_pool(await stack.new_database(), server_settings=SESSION)
     await migrate(pool, files("services.orchestrator") / "migrations")
-    statement = load_queries(files("services.orchestrator.shell") / "queries.sql")[name]
+    statement = STATEMENTS[name]
 
     # when it is planned, whatever its arguments
     arguments = ", ".join(["NULL"] * max(int(number) for number in re.findall(r"\$(\d+)", statement)))

@@ -3,12 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+import cramjam
 import ormsgpack
 
 from penstock.contracts.envelope import Outgoing
 from services.orchestrator.shell.store import OutboxRow
+
+_LZ4: Final = b"\xc1"
+"""Begins a row that is compressed: no MessagePack begins with it. Rows of before are plain MessagePack."""
 
 
 class Sender(Protocol):
@@ -19,15 +23,21 @@ class Sender(Protocol):
 
 
 def pack(records: Sequence[Outgoing]) -> bytes:
-    """The records of one home and batch as one value; see `outbox` in the migrations for the form."""
-    return ormsgpack.packb([(r.topic, r.partition, r.key, r.value, r.headers) for r in records])
+    """The records of one home and batch as one value; see `outbox` in the migrations for the form.
+
+    Records of one batch say the same names again and again: compressing takes about 1.5 µs for each of them, and saves
+    several times that where the row is sent, logged, stored and deleted again.
+    """
+    plain = ormsgpack.packb([(r.topic, r.partition, r.key, r.value, r.headers) for r in records])
+    return b"".join((_LZ4, cramjam.lz4.compress_block(plain)))
 
 
 def unpack(packed: bytes) -> list[Outgoing]:
     """What `pack` was given."""
+    plain = bytes(cramjam.lz4.decompress_block(packed[1:])) if packed.startswith(_LZ4) else packed
     return [
         Outgoing(topic=topic, partition=partition, key=key, value=value, headers=[(name, raw) for name, raw in headers])
-        for topic, partition, key, value, headers in ormsgpack.unpackb(packed)
+        for topic, partition, key, value, headers in ormsgpack.unpackb(plain)
     ]
 
 

@@ -1,6 +1,6 @@
 """Owns the orchestrator's memory in Postgres: one statement a batch, state and offsets together."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -22,12 +22,20 @@ Connection = Any
 """A pooled connection; asyncpg's proxy type has no public name."""
 
 
+def commit_statement(sql: Mapping[str, str], parts: Sequence[str]) -> str:
+    """The statement of a batch that has these parts; each has one parameter, in their order."""
+    numbered = (sql[f"part_{name}"].replace("$1", f"${number}") for number, name in enumerate(parts, start=1))
+    return sql["commit_batch"].replace("{parts}", ",\n".join(numbered))
+
+
 class PostgresStore:
     """Implements Store. Every method is one round trip, `load` two where it finds a run."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._sql = load_queries(files("services.orchestrator.shell") / "queries.sql")
+        self._commits: dict[tuple[str, ...], str] = {}
+        """Statements by their parts. Most batches of a load are alike: what they have none of costs nothing."""
 
     async def claim(self, homes: Collection[int], topics: Collection[str]) -> Claim:
         """See Store."""
@@ -57,8 +65,13 @@ class PostgresStore:
 
     async def commit(self, batch: Batch) -> list[OutboxRow]:
         """See Store."""
+        parts = rows.batch_parts(batch)
+        names = tuple(name for name, _ in parts)
+        statement = self._commits.get(names)
+        if statement is None:
+            statement = self._commits[names] = commit_statement(self._sql, names)
         async with self._connection() as connection:
-            written = await connection.fetch(self._sql["commit_batch"], *rows.batch_columns(batch))
+            written = await connection.fetch(statement, *(given for _, given in parts))
         return [(row["home"], row["id"]) for row in written if row["home"] is not None]
 
     async def claim_slices(self, claims: Sequence[SliceClaim]) -> list[Slice]:

@@ -26,75 +26,87 @@ SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, di
        sequence, terms
 FROM step WHERE run_key = ANY($1::uuid[]) ORDER BY run_key, sequence, path;
 
--- commit_batch: offsets, runs, steps, alarms and outbox of one batch, or nothing at all.
-WITH fence AS (
+-- commit_batch: a batch whole or not at all, in one statement: the parts below that it has rows for stand in {parts}.
+WITH {parts}
+SELECT decided.home, decided.id, require_ownership((SELECT count(*) FROM fence), cardinality($1)) AS owned
+FROM (SELECT 1) AS once LEFT JOIN decided ON true;
+
+-- part_fence: offsets move as far as they are still where, and whose, the batch believes. Always the first part.
+fence AS (
     UPDATE consumer_offset AS held SET next_offset = batch.next_offset
-    FROM unnest($1::integer[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
-         AS batch (home, topic, expected_offset, next_offset, owner_epoch)
+    FROM unnest($1::batch_advance[]) AS batch
     WHERE held.home = batch.home AND held.topic = batch.topic
       AND held.next_offset = batch.expected_offset AND held.owner_epoch = batch.owner_epoch
     RETURNING 1
-), started AS (
+);
+
+-- part_decided: the records to send, packed; each home's row gets its id. Always there.
+decided AS (
+    INSERT INTO outbox (home, records) SELECT home, records FROM unnest($1::batch_outbox[])
+    RETURNING home, id
+);
+
+-- part_started: new runs.
+started AS (
     INSERT INTO run (run_key, tenant, run_id, workflow, version, home, status, request, sequence, started_at_ms,
                      finished_at_ms, output, error, deadline_at_ms, redrives)
     SELECT run_key, tenant, run_id, workflow, version, home, status, request::json, sequence, started_at_ms,
            finished_at_ms, output::json, error::json, deadline_at_ms, redrives
-    FROM unnest($6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::text[],
-                $14::integer[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::integer[])
-         AS batch (run_key, tenant, run_id, workflow, version, home, status, request, sequence, started_at_ms,
-                   finished_at_ms, output, error, deadline_at_ms, redrives)
-), changed AS (
+    FROM unnest($1::batch_run[])
+);
+
+-- part_changed: runs that end, are redriven, begin to undo.
+changed AS (
     UPDATE run SET status = batch.status, sequence = batch.sequence, finished_at_ms = batch.finished_at_ms,
                    output = batch.output::json, error = batch.error::json, deadline_at_ms = batch.deadline_at_ms,
                    redrives = batch.redrives
-    FROM unnest($21::uuid[], $22::text[], $23::integer[], $24::bigint[], $25::text[], $26::text[], $27::bigint[],
-                $28::integer[])
-         AS batch (run_key, status, sequence, finished_at_ms, output, error, deadline_at_ms, redrives)
+    FROM unnest($1::batch_run_change[]) AS batch
     WHERE run.run_key = batch.run_key
-), stepped AS (
+);
+
+-- part_stepped: steps as they are now, new or not.
+stepped AS (
     INSERT INTO step (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
                       error, usage, sequence, terms)
     SELECT run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output::json,
            error::json, usage::json, sequence, terms::json
-    FROM unnest($29::uuid[], $30::text[], $31::text[], $32::text[], $33::integer[], $34::integer[], $35::integer[],
-                $36::integer[], $37::bigint[], $38::bigint[], $39::text[], $40::text[], $41::text[], $42::integer[],
-                $51::text[])
-         AS batch (run_key, path, kind, phase, attempt, tries, repairs, route, due_at_ms, dispatched_at_ms, output,
-                   error, usage, sequence, terms)
+    FROM unnest($1::batch_step[])
     ON CONFLICT (run_key, path) DO UPDATE SET
         phase = excluded.phase, attempt = excluded.attempt, tries = excluded.tries, repairs = excluded.repairs,
         route = excluded.route, due_at_ms = excluded.due_at_ms, dispatched_at_ms = excluded.dispatched_at_ms,
         output = excluded.output, error = excluded.error, usage = excluded.usage, sequence = excluded.sequence,
         terms = excluded.terms
-), cleared AS (
-    DELETE FROM alarm WHERE run_key = ANY($43::uuid[])
-), moved AS (
-    INSERT INTO alarm (run_key, home, due_at_ms)
-    SELECT run_key, home, due_at_ms FROM unnest($44::uuid[], $45::integer[], $46::bigint[])
-         AS batch (run_key, home, due_at_ms)
+);
+
+-- part_cleared: runs that wait for no point in time any more.
+cleared AS (
+    DELETE FROM alarm WHERE run_key = ANY($1::uuid[])
+);
+
+-- part_moved: when runs are to be woken.
+moved AS (
+    INSERT INTO alarm (run_key, home, due_at_ms) SELECT run_key, home, due_at_ms FROM unnest($1::batch_alarm[])
     ON CONFLICT (run_key) DO UPDATE SET due_at_ms = excluded.due_at_ms
-), sent AS (
-    DELETE FROM outbox USING unnest($47::integer[], $48::bigint[]) AS acknowledged (home, id)
+);
+
+-- part_sent: what the broker acknowledged of earlier batches.
+sent AS (
+    DELETE FROM outbox USING unnest($1::batch_sent[]) AS acknowledged
     WHERE outbox.home = acknowledged.home AND outbox.id = acknowledged.id
-), charged AS (
+);
+
+-- part_charged: what was taken of tenants' days, or given back.
+charged AS (
     INSERT INTO tenant_slice AS mine (tenant, day, home, used_model_calls, used_tokens, used_cost)
     SELECT tenant, day, home, greatest(0, model_calls), greatest(0, tokens), greatest(0, cost)
-    FROM unnest($52::text[], $53::integer[], $54::integer[], $55::bigint[], $56::bigint[], $57::numeric[])
-         AS batch (tenant, day, home, model_calls, tokens, cost)
+    FROM unnest($1::batch_charge[])
     ON CONFLICT (tenant, day, home) DO UPDATE SET
         (used_model_calls, used_tokens, used_cost) = (
             SELECT greatest(0, mine.used_model_calls + batch.model_calls), greatest(0, mine.used_tokens + batch.tokens),
                    greatest(0, mine.used_cost + batch.cost)
-            FROM unnest($52::text[], $53::integer[], $54::integer[], $55::bigint[], $56::bigint[], $57::numeric[])
-                 AS batch (tenant, day, home, model_calls, tokens, cost)
+            FROM unnest($1::batch_charge[]) AS batch
             WHERE batch.tenant = mine.tenant AND batch.day = mine.day AND batch.home = mine.home)
-), decided AS (
-    INSERT INTO outbox (home, records)
-    SELECT home, records FROM unnest($49::integer[], $50::bytea[]) AS batch (home, records)
-    RETURNING home, id
-)
-SELECT decided.home, decided.id, require_ownership((SELECT count(*) FROM fence), cardinality($1)) AS owned
-FROM (SELECT 1) AS once LEFT JOIN decided ON true;
+);
 
 -- claim_slices: gives each home more of its tenants' days, one claim after the other.
 SELECT given_model_calls, given_tokens, given_cost,

@@ -23,74 +23,77 @@ _UNDOING: Final[dict[str, Literal["failed", "cancelled"]]] = {
 """What the column `status` says of a run that undoes."""
 
 
-def batch_columns(batch: Batch) -> list[list[Any]]:
-    """The parameters of `commit_batch`, one list per column."""
-    advances, started, changed, steps = batch.advances, batch.started, batch.changed, batch.steps
-    return [
-        [a.home for a in advances],
-        [a.topic for a in advances],
-        [a.expected_offset for a in advances],
-        [a.next_offset for a in advances],
-        [a.owner_epoch for a in advances],
-        [run.key for run in started],
-        [run.tenant for run in started],
-        [run.run_id for run in started],
-        [run.workflow for run in started],
-        [run.version for run in started],
-        [run.home for run in started],
-        [_status(run) for run in started],
-        [_request_of(run) for run in started],
-        [run.sequence for run in started],
-        [run.started_at_ms for run in started],
-        [run.finished_at_ms for run in started],
-        [_run_output(run) for run in started],
-        [_failure(run.error) for run in started],
-        [run.deadline_at_ms for run in started],
-        [run.redrives for run in started],
-        [run.key for run in changed],
-        [_status(run) for run in changed],
-        [run.sequence for run in changed],
-        [run.finished_at_ms for run in changed],
-        [_run_output(run) for run in changed],
-        [_failure(run.error) for run in changed],
-        [run.deadline_at_ms for run in changed],
-        [run.redrives for run in changed],
-        [run.key for run, _ in steps],
-        [step.path for _, step in steps],
-        [step.kind for _, step in steps],
-        [step.phase for _, step in steps],  # a str: its `value` is looked up by Python code
-        [step.attempt for _, step in steps],
-        [step.tries for _, step in steps],
-        [step.repairs for _, step in steps],
-        [step.route for _, step in steps],
-        [step.due_at_ms for _, step in steps],
-        [step.dispatched_at_ms for _, step in steps],
-        [_step_output(step) for _, step in steps],
-        [_failure(step.error) for _, step in steps],
-        [_usage(run, step) for run, step in steps],
-        [run.sequence for run, _ in steps],
-        batch.alarms_cleared,
-        [alarm.run_key for alarm in batch.alarms_set],
-        [alarm.home for alarm in batch.alarms_set],
-        [alarm.due_at_ms for alarm in batch.alarms_set],
-        [home for home, _ in batch.acknowledged],
-        [row for _, row in batch.acknowledged],
-        [home for home, _ in batch.outbox],
-        [packed for _, packed in batch.outbox],
-        [_terms(step) for _, step in steps],
-        *_charge_columns(batch.charges),
-    ]
+def batch_parts(batch: Batch) -> list[tuple[str, Sequence[Any]]]:
+    """The parts of `commit_batch` that the batch needs, and the rows of each, in the columns of its type."""
+    parts: tuple[tuple[str, Sequence[Any]], ...] = (
+        ("started", [_started_row(run) for run in batch.started]),
+        ("changed", [_changed_row(run) for run in batch.changed]),
+        ("stepped", [_step_row(run, step) for run, step in batch.steps]),
+        ("cleared", batch.alarms_cleared),
+        ("moved", [(alarm.run_key, alarm.home, alarm.due_at_ms) for alarm in batch.alarms_set]),
+        ("sent", batch.acknowledged),
+        ("charged", [_charge_row(charge) for charge in batch.charges]),
+    )
+    advances = [(a.home, a.topic, a.expected_offset, a.next_offset, a.owner_epoch) for a in batch.advances]
+    return [("fence", advances), ("decided", batch.outbox), *(part for part in parts if part[1])]
 
 
-def _charge_columns(charges: Sequence[Charge]) -> list[list[Any]]:
-    return [
-        [charge.tenant for charge in charges],
-        [charge.day for charge in charges],
-        [charge.home for charge in charges],
-        [charge.amounts.model_calls for charge in charges],
-        [charge.amounts.tokens for charge in charges],
-        [charge.amounts.cost for charge in charges],
-    ]
+def _started_row(run: Run) -> tuple[Any, ...]:
+    return (
+        run.key,
+        run.tenant,
+        run.run_id,
+        run.workflow,
+        run.version,
+        run.home,
+        _status(run),
+        _request_of(run),
+        run.sequence,
+        run.started_at_ms,
+        run.finished_at_ms,
+        _run_output(run),
+        _failure(run.error),
+        run.deadline_at_ms,
+        run.redrives,
+    )
+
+
+def _changed_row(run: Run) -> tuple[Any, ...]:
+    return (
+        run.key,
+        _status(run),
+        run.sequence,
+        run.finished_at_ms,
+        _run_output(run),
+        _failure(run.error),
+        run.deadline_at_ms,
+        run.redrives,
+    )
+
+
+def _step_row(run: Run, step: Step) -> tuple[Any, ...]:
+    return (
+        run.key,
+        step.path,
+        step.kind,
+        step.phase,  # a str: its `value` is looked up by Python code
+        step.attempt,
+        step.tries,
+        step.repairs,
+        step.route,
+        step.due_at_ms,
+        step.dispatched_at_ms,
+        _step_output(step),
+        _failure(step.error),
+        _usage(run, step),
+        run.sequence,
+        _terms(step),
+    )
+
+
+def _charge_row(charge: Charge) -> tuple[Any, ...]:
+    amounts = charge.amounts
+    return charge.tenant, charge.day, charge.home, amounts.model_calls, amounts.tokens, amounts.cost
 
 
 def claim_columns(claims: Sequence[SliceClaim]) -> list[list[Any]]:
