@@ -13,8 +13,8 @@ from services.local.fixtures import SharedStack
 
 # take_unsettled is not among them: it reads a queue from its beginning.
 STATEMENTS = {
-    "write.sql": ("insert_progress", "upsert_runs", "upsert_ends", "insert_wasted", "unsettle_runs"),
-    "ledger.sql": ("insert_usage", "insert_repeats", "add_costs", "add_label_costs", "read_label_values"),
+    "write.sql": ("insert_progress_again", "upsert_runs", "upsert_ends", "insert_wasted", "unsettle_runs"),
+    "ledger.sql": ("insert_usage_again", "insert_repeats", "add_costs", "add_label_costs", "read_label_values"),
     "settle.sql": ("changed_waste", "set_waste", "add_waste", "add_label_waste", "settle_runs"),
 }
 

@@ -27,22 +27,24 @@ _LEDGER: Final[Mapping[str, str]] = load_queries(Path(__file__).parents[1] / "sq
 _values: Final = LabelValues()
 
 
-async def write_usage(connection: Any, batch: Batch) -> None:
-    """What of the entries is new, and what was done again elsewhere."""
+async def write_usage(connection: Any, batch: Batch, *, again: bool) -> None:
+    """The entries, and what was done again elsewhere. Raises UniqueViolationError if one is there, unless `again`."""
     entries: Sequence[UsageRow] = list(batch.usage.values())
-    again: Sequence[UsageRow] = batch.repeats
-    new: list[Any] | None = await connection.fetchval(_LEDGER["insert_usage"], *_usage_columns(entries))
-    if new is not None:
-        ids = frozenset(new)
-        again = [*again, *(entry for entry in entries if entry.request_id not in ids)]
-        entries = [entry for entry in entries if entry.request_id in ids]
-    again = await _repeats(connection, [entry for entry in again if entry.engine_session is not None])
+    repeats: Sequence[UsageRow] = batch.repeats
+    rows = [_usage_row(entry) for entry in entries]
+    if again:
+        new = {row["request_id"] for row in await connection.fetch(_LEDGER["insert_usage_again"], rows)}
+        repeats = [*repeats, *(entry for entry in entries if entry.request_id not in new)]
+        entries = [entry for entry in entries if entry.request_id in new]
+    else:
+        await connection.execute(_LEDGER["insert_usage"], rows)
+    repeats = await _repeats(connection, [entry for entry in repeats if entry.engine_session is not None])
     if entries:
         await connection.execute(_LEDGER["add_costs"], *_sums_columns(cost_lines(entries)))
         labelled = [entry for entry in entries if entry.labels]
         if labelled:
             await _write_labels(connection, labelled)
-    sessions = _session_columns(entries, again)
+    sessions = _session_columns(entries, repeats)
     if sessions[0]:
         await connection.execute(_LEDGER["add_engine_usage"], *sessions)
 
@@ -87,19 +89,19 @@ async def _repeats(connection: Any, entries: Sequence[UsageRow]) -> Sequence[Usa
     return [entry for entry in entries if (entry.request_id, entry.engine_session) in new]
 
 
-def _usage_columns(entries: Sequence[UsageRow]) -> tuple[list[Any], ...]:
+def _usage_row(entry: UsageRow) -> tuple[Any, ...]:
     return (
-        [entry.run_key for entry in entries],
-        [entry.request_id for entry in entries],
-        [entry.recorded_at for entry in entries],
-        [format(entry.cost, "f") for entry in entries],
-        [entry.line[CURRENCY] for entry in entries],
-        *([entry.tokens[bucket] for entry in entries] for bucket in range(4)),
-        [entry.failed for entry in entries],
-        [entry.line[KIND] == MODEL_CALL for entry in entries],
-        [entry.line[SIMULATED] for entry in entries],
-        [entry.engine_session for entry in entries],
-        [entry.body for entry in entries],
+        entry.run_key,
+        entry.request_id,
+        entry.recorded_at.timestamp(),
+        format(entry.cost, "f"),
+        entry.line[CURRENCY],
+        *entry.tokens,
+        entry.failed,
+        entry.line[KIND] == MODEL_CALL,
+        entry.line[SIMULATED],
+        entry.engine_session,
+        entry.body,
     )
 
 

@@ -1,6 +1,6 @@
 """Owns writing a batch: one transaction, set-wise, harmless when it is done again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -31,11 +31,19 @@ async def write(pool: asyncpg.Pool, batch: Batch, writer: str = "") -> None:
     """All of the batch or nothing. The streams of every gateway but the `writer` hear of it."""
     if not (batch.runs or batch.usage or batch.stretches or batch.definitions or batch.aliases):
         return
+    try:
+        await _write(pool, batch, writer, again=False)
+    except asyncpg.UniqueViolationError:
+        # Some of it was written before. That is rare, and looking for it each time costs a fifth of the writing.
+        await _write(pool, batch, writer, again=True)
+
+
+async def _write(pool: asyncpg.Pool, batch: Batch, writer: str, *, again: bool) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await _unsettle(connection, batch)
-        await _write_runs(connection, batch)
+        await _write_runs(connection, batch, again=again)
         if batch.usage:
-            await ledger.write_usage(connection, batch)
+            await ledger.write_usage(connection, batch, again=again)
         if batch.stretches:
             await ledger.write_stretches(connection, list(batch.stretches.values()))
         if batch.definitions:
@@ -57,33 +65,33 @@ async def _unsettle(connection: Any, batch: Batch) -> None:
         await connection.execute(_WRITE["unsettle_runs"], list(late))
 
 
-async def _write_runs(connection: Any, batch: Batch) -> None:
+async def _write_runs(connection: Any, batch: Batch, *, again: bool) -> None:
     if batch.progress:
-        keys, sequences = zip(*batch.progress, strict=True)
-        await connection.execute(_WRITE["insert_progress"], keys, sequences, list(batch.progress.values()))
+        progress = [(run_key, sequence, body) for (run_key, sequence), body in batch.progress.items()]
+        await connection.execute(_WRITE["insert_progress_again" if again else "insert_progress"], progress)
     if batch.runs:
         # In the order of their keys: two instances that meet wait for each other, never in a circle.
-        rows = sorted(batch.runs.values(), key=lambda row: row.run_key.bytes)
-        await connection.execute(_WRITE["upsert_runs"], *_run_columns(rows))
+        runs = sorted(batch.runs.values(), key=lambda row: row.run_key.bytes)
+        await connection.execute(_WRITE["upsert_runs"], [_run_row(run) for run in runs])
     if batch.ends:
         ended = sorted(batch.ends, key=lambda key: key.bytes)
         statuses, finished, bodies = zip(*(batch.ends[key] for key in ended), strict=True)
         await connection.execute(_WRITE["upsert_ends"], ended, statuses, finished, bodies)
 
 
-def _run_columns(rows: Sequence[RunRow]) -> tuple[list[Any], ...]:
+def _run_row(run: RunRow) -> tuple[Any, ...]:
     return (
-        [row.run_key for row in rows],
-        [row.tenant for row in rows],
-        [row.run_id for row in rows],
-        [row.workflow for row in rows],
-        [row.version for row in rows],
-        [row.labels for row in rows],
-        [row.started_at for row in rows],
-        [row.sequence for row in rows],
-        [row.status for row in rows],
-        [row.running_at for row in rows],
-        [row.updated_at for row in rows],
+        run.run_key,
+        run.tenant,
+        run.run_id,
+        run.workflow,
+        run.version,
+        run.labels,
+        run.started_at.timestamp(),
+        run.sequence,
+        run.status,
+        run.running_at.timestamp(),
+        run.updated_at.timestamp(),
     )
 
 

@@ -1,18 +1,18 @@
--- insert_usage: New entries of the ledger; answers null where all were new (as a rule), else the ids that were.
-WITH new AS (
-    INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body)
-    SELECT run_key, request_id, recorded_at, cost::numeric, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body
-    FROM unnest(
-        $1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::boolean[], $11::boolean[], $12::boolean[], $13::uuid[], $14::bytea[]
-    ) AS entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body)
-    ON CONFLICT DO NOTHING
-    RETURNING request_id
-)
-SELECT CASE WHEN count(*) < cardinality($1::uuid[]) THEN coalesce(array_agg(request_id), '{}') END FROM new;
+-- insert_usage: Entries of the ledger, all of them new.
+INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
+    output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body)
+SELECT run_key, request_id, to_timestamp(recorded_at), cost::numeric, currency, input_tokens, cached_input_tokens,
+    output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body
+FROM unnest($1::batch_usage[]);
+
+-- insert_usage_again: The same where some may be there already; answers the ids of those that were new.
+INSERT INTO usage_entry (run_key, request_id, recorded_at, cost, currency, input_tokens, cached_input_tokens,
+    output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body)
+SELECT run_key, request_id, to_timestamp(recorded_at), cost::numeric, currency, input_tokens, cached_input_tokens,
+    output_tokens, reasoning_tokens, failed, model_call, simulated, engine_session, body
+FROM unnest($1::batch_usage[])
+ON CONFLICT DO NOTHING
+RETURNING request_id;
 
 -- insert_repeats: Work done again in another life of an engine than the entry's; answers the ids that are new here.
 INSERT INTO usage_repeat (request_id, engine_session, recorded_at, cost, body)

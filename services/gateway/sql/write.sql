@@ -1,18 +1,19 @@
 -- tell: What other gateways' streams wait for, told when the batch is committed.
 SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload;
 
--- insert_progress: Progress records as they came; one that is there already stays as it is.
-INSERT INTO run_progress (run_key, sequence, body)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[])
+-- insert_progress: Progress records as they came, all of them new.
+INSERT INTO run_progress (run_key, sequence, body) SELECT * FROM unnest($1::batch_progress[]);
+
+-- insert_progress_again: The same where some may be there already; those stay as they are.
+INSERT INTO run_progress (run_key, sequence, body) SELECT * FROM unnest($1::batch_progress[])
 ON CONFLICT DO NOTHING;
 
 -- upsert_runs: One row per run; the newest sequence decides the status, whatever the order of arrival.
 INSERT INTO run AS known
     (run_key, tenant, run_id, workflow, version, labels, started_at, sequence, status, running_at, updated_at)
-SELECT * FROM unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[],
-    $7::timestamptz[], $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[]
-)
+SELECT run_key, tenant, run_id, workflow, version, labels, to_timestamp(started_at), sequence, status,
+    to_timestamp(running_at), to_timestamp(updated_at)
+FROM unnest($1::batch_run[])
 ON CONFLICT (run_key) DO UPDATE SET
     started_at = least(known.started_at, excluded.started_at),
     status = CASE WHEN excluded.sequence > known.sequence THEN excluded.status ELSE known.status END,
