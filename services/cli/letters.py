@@ -149,7 +149,7 @@ async def send_back(bootstrap: str, chosen: Sequence[Letter]) -> None:
             headers = [*(each for each in letter.headers if each[0] != REDRIVEN_HEADER), (REDRIVEN_HEADER, mark)]
             batch.append(timestamp=None, key=letter.key, value=letter.value, headers=headers)
             async with asyncio.timeout(ANSWER_SECONDS):
-                await (await producer.send_batch(batch, letter.origin, partition=partition))
+                await producer.submit(batch, letter.origin, partition=partition)
     finally:
         await producer.close(ANSWER_SECONDS)
 

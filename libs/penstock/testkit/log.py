@@ -202,14 +202,15 @@ class MemoryProducer:
         """An empty batch."""
         return _MemoryBatch(self._batch_bytes_max)
 
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+    def submit(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         """Begin to write a batch; the future resolves when it is written."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closed:
-            raise KafkaError("the producer is closed")
+            answer.set_exception(KafkaError("the producer is closed"))
+            return answer
         work = asyncio.ensure_future(self._log._accept(topic, partition, batch))
         self._sending.add(work)
         work.add_done_callback(self._sending.discard)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def settle(done: asyncio.Future[Any]) -> None:
             if answer.done():

@@ -14,12 +14,14 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from penstock.runtime.errors import Unavailable
-from penstock.runtime.kafka import lenient
+from penstock.runtime.kafka import encoding, fetching, lenient
 from penstock.runtime.kafka.pacing import pace
 from penstock.runtime.kafka.records import Received, TopicPartition
 from penstock.runtime.telemetry import LogEvent, logger
 
 lenient.install()
+fetching.install()
+encoding.install()
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
@@ -44,7 +46,9 @@ class Producer(Protocol):
     async def start(self) -> None: ...
     async def partitions_for(self, topic: str) -> set[int]: ...
     def create_batch(self) -> Batch: ...
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]": ...
+    def submit(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        """Begin to send; resolves when it is acknowledged. Cancel it to give up on it: then the producer must end."""
+
     async def close(self, flush_seconds: float) -> None:
         """End it: wait that long for what is on its way, then fail the rest."""
 
@@ -154,6 +158,23 @@ class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no type
     async def start(self) -> None:
         pace(self.client)
         await super().start()
+
+    def submit(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        """What aiokafka's send_batch does, at once where there is nothing to wait for."""
+        place = TopicPartition(topic, partition)
+        accumulator = self._message_accumulator
+        if (
+            accumulator._closed
+            or accumulator._exception is not None
+            or place in accumulator._batches
+            or self.client.cluster.leader_for_partition(place) is None
+        ):
+            return asyncio.ensure_future(self._send_patiently(batch, topic, partition))
+        sent: asyncio.Future[Any] = accumulator._append_batch(batch, place).future
+        return sent
+
+    async def _send_patiently(self, batch: Any, topic: str, partition: int) -> None:
+        await (await self.send_batch(batch, topic, partition=partition))
 
     async def close(self, flush_seconds: float) -> None:
         """stop() alone waits for ever where the broker is away, because idempotent batches never expire."""

@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from aiokafka.errors import (
     InvalidTopicError,
@@ -19,8 +21,9 @@ from aiokafka.errors import (
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, Service
-from penstock.runtime.errors import NotAcknowledged, NotAllowed, Unavailable
+from penstock.runtime.errors import NotAllowed, Unavailable
 from penstock.runtime.kafka.broker import CLOSE_SECONDS, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Broker, Producer, connect
+from penstock.runtime.kafka.lanes import Entry, Lane, Ticket, settle
 from penstock.runtime.kafka.records import partition_of, size_of
 from penstock.runtime.kafka.subscription import may_publish
 from penstock.runtime.telemetry import Instruments, LogEvent, logger
@@ -31,50 +34,6 @@ CLOSE_FLUSH_SECONDS = 2.0
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _REFUSED = (TopicAuthorizationFailedError, InvalidTopicError)
-
-
-class _Ticket:
-    """One call of send: how many of its records are open, which were given up on."""
-
-    __slots__ = ("failed", "future", "open", "permanent", "reason")
-
-    def __init__(self, count: int, future: "asyncio.Future[None]") -> None:
-        self.open = count
-        self.future = future
-        self.failed: list[Outgoing] = []
-        self.reason = ""
-        self.permanent = True
-
-    def settle(self, count: int) -> None:
-        self.open -= count
-        if self.open == 0 and not self.future.done():
-            if self.failed:
-                self.future.set_exception(NotAcknowledged(self.failed, self.reason, permanent=self.permanent))
-            else:
-                self.future.set_result(None)
-
-    def fail(self, record: Outgoing, reason: str, *, permanent: bool) -> None:
-        self.failed.append(record)
-        self.reason = reason
-        self.permanent = self.permanent and permanent
-        self.settle(1)
-
-
-_Entry = tuple[Outgoing, int, _Ticket, float]
-"""A record, its size in bytes, whose it is, until when it is tried (loop time)."""
-
-
-class _Lane:
-    """One partition's queue. `one_by_one` counts records to send alone, to find the one that is refused."""
-
-    __slots__ = ("busy", "one_by_one", "partition", "queue", "topic")
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.queue: deque[_Entry] = deque()
-        self.busy = False
-        self.one_by_one = 0
 
 
 class Publisher:
@@ -101,10 +60,12 @@ class Publisher:
         self._record_bytes_max = record_bytes_max
         self._batch_bytes_max = batch_bytes_max
         self._allowed = may_publish(service)
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._lanes: dict[tuple[str, int], Lane] = {}
         self._partitions: dict[str, int] = {}
-        self._unplaced: dict[str, deque[_Entry]] = {}
+        self._unplaced: dict[str, deque[Entry]] = {}
         self._next_unkeyed: dict[str, int] = {}
+        self._line: list[Lane] = []
+        self._handing_over = False
         self._pending_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -143,7 +104,7 @@ class Publisher:
         for record in records:
             if not self._allowed(record.topic):
                 raise NotAllowed(f"the registry does not let {self._service} publish {record.topic}")
-        ticket = _Ticket(len(records), future)
+        ticket = Ticket(len(records), future)
         if self._stopping.is_set():
             for record in records:
                 ticket.fail(record, "the publisher has stopped", permanent=False)
@@ -175,11 +136,13 @@ class Publisher:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.close(0.0 if self._open_entries else CLOSE_FLUSH_SECONDS)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
+        if unfinished := {*self._tasks, *self._sending()}:
+            _, late = await asyncio.wait(unfinished, timeout=CLOSE_SECONDS)
+            for each in late:
+                each.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for lane in self._lanes.values():
+            lane.take_back()
         for entries in [lane.queue for lane in self._lanes.values()] + list(self._unplaced.values()):
             self._give_up(entries, "the publisher has stopped", permanent=False)
             entries.clear()
@@ -189,7 +152,7 @@ class Publisher:
         dead = DEAD_LETTER_BYTES_MAX - 1024 if topic.startswith(DEAD_LETTER_PREFIX) else 0
         return max(self._record_bytes_max, dead)
 
-    def _place(self, entry: _Entry) -> None:
+    def _place(self, entry: Entry) -> None:
         record = entry[0]
         topic, partition = record.topic, record.partition
         if partition is None:
@@ -204,12 +167,10 @@ class Publisher:
             partition = self._choose(record, count)
         lane = self._lanes.get((topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(topic, partition)
+            lane = self._lanes[topic, partition] = Lane(topic, partition)
         lane.queue.append(entry)
-        if not lane.busy:
-            lane.busy = True
-            # The task runs in the loop's next round: what is sent in this one shares its batch.
-            self._spawn(self._drain(lane))
+        if not (lane.waiting or lane.sent):
+            self._stand_in_line(lane)
 
     def _choose(self, record: Outgoing, count: int) -> int:
         if record.key is not None:
@@ -237,50 +198,71 @@ class Publisher:
                     self._place(entry)
                 return
 
-    async def _drain(self, lane: _Lane) -> None:
-        try:
-            while lane.queue and not self._stopping.is_set():
-                await self._ready.wait()
-                if (producer := self._producer) is None:
-                    return
-                await self._deliver(lane, producer, self._generation)
-        finally:
-            lane.busy = False
+    def _stand_in_line(self, lane: Lane) -> None:
+        lane.waiting = True
+        self._line.append(lane)
+        self._hand_over_soon()
 
-    async def _deliver(self, lane: _Lane, producer: Producer, generation: int) -> None:
+    def _hand_over_soon(self) -> None:
+        """In the loop's next round: what is sent in this one shares its batch, and all batches share a request."""
+        if not self._handing_over:
+            self._handing_over = True
+            asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._handing_over = False
+        producer = self._producer
+        if producer is None or self._stopping.is_set():
+            return  # a new producer finds them in line
+        line, self._line = self._line, []
+        for lane in line:
+            lane.waiting = False
+            if lane.queue:
+                self._deliver(lane, producer)
+
+    def _deliver(self, lane: Lane, producer: Producer) -> None:
         batch, entries = self._fill(lane, producer)
-        if not entries:
+        if not entries:  # none of them was a record
+            if lane.queue:
+                self._stand_in_line(lane)
             return
-        try:
-            sent = await producer.send_batch(batch, lane.topic, partition=lane.partition)
-            remaining = entries[0][3] - asyncio.get_running_loop().time()
-            async with asyncio.timeout(max(remaining, 0.001)):
-                await sent
-        except asyncio.CancelledError:
-            lane.queue.extendleft(reversed(entries))
-            raise
-        except _TOO_LARGE as error:
-            if len(entries) == 1:
-                self._give_up(entries, repr(error), permanent=True)
-            else:
-                lane.queue.extendleft(reversed(entries))
-                lane.one_by_one = len(entries)
-            await self._recreate(generation, repr(error))  # the sequence number was used up
-        except _REFUSED as error:
-            self._give_up(entries, repr(error), permanent=True)
-            await self._recreate(generation, repr(error))
-        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
-            lane.queue.extendleft(reversed(entries))
-            self._expire(lane.queue, repr(error))
-            await self._recreate(generation, repr(error))
-        else:
-            self._acknowledge(lane.topic, entries)
+        sending = producer.submit(batch, lane.topic, partition=lane.partition)
+        lane.departed(entries, sending)
+        sending.add_done_callback(partial(self._answered, lane, entries, self._generation))
 
-    def _fill(self, lane: _Lane, producer: Producer) -> tuple[object, list[_Entry]]:
+    def _sending(self) -> "list[asyncio.Future[Any]]":
+        return [lane.sending for lane in self._lanes.values() if lane.sending is not None]
+
+    def _answered(self, lane: Lane, entries: list[Entry], generation: int, sent: "asyncio.Future[Any]") -> None:
+        """A batch was acknowledged, or failed; a cancelled one took too long."""
+        error = TimeoutError() if sent.cancelled() else sent.exception()
+        if lane.sent is not entries:
+            return  # the publisher has stopped meanwhile, and has told the senders
+        if error is None:
+            lane.landed()
+            self._acknowledge(lane.topic, entries)
+        else:
+            self._failed(lane, entries, error)
+            self._recreate(generation, repr(error))  # the sequence number was used up
+        if lane.queue and not lane.waiting:
+            self._stand_in_line(lane)
+
+    def _failed(self, lane: Lane, entries: list[Entry], error: BaseException) -> None:
+        if isinstance(error, _REFUSED) or (isinstance(error, _TOO_LARGE) and len(entries) == 1):
+            lane.landed()
+            self._give_up(entries, repr(error), permanent=True)
+        elif isinstance(error, _TOO_LARGE):
+            lane.take_back()
+            lane.one_by_one = len(entries)
+        else:
+            lane.take_back()
+            self._expire(lane.queue, repr(error))
+
+    def _fill(self, lane: Lane, producer: Producer) -> tuple[object, list[Entry]]:
         batch = producer.create_batch()
         append = batch.append
         queue = lane.queue
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         count_max = len(queue)
         if lane.one_by_one:
             lane.one_by_one -= 1
@@ -299,16 +281,12 @@ class Publisher:
             entries.append(queue.popleft())
         return batch, entries
 
-    def _acknowledge(self, topic: str, entries: Sequence[_Entry]) -> None:
-        freed = 0
-        for _, size, ticket, _ in entries:
-            freed += size
-            ticket.settle(1)
-        self._freed(len(entries), freed)
+    def _acknowledge(self, topic: str, entries: Sequence[Entry]) -> None:
+        self._freed(len(entries), settle(entries))
         if self._instruments is not None:
             self._instruments.published.labels(topic).inc(len(entries))
 
-    def _give_up(self, entries: Iterable[_Entry], reason: str, *, permanent: bool) -> None:
+    def _give_up(self, entries: Iterable[Entry], reason: str, *, permanent: bool) -> None:
         count = freed = 0
         for record, size, ticket, _ in entries:
             count += 1
@@ -318,10 +296,10 @@ class Publisher:
                 self._instruments.not_acknowledged.labels(record.topic).inc()
         self._freed(count, freed)
 
-    def _expire(self, queue: deque[_Entry], reason: str) -> None:
+    def _expire(self, queue: deque[Entry], reason: str) -> None:
         """Give up on what has been tried for `delivery_seconds`: the front, as all were given equally long."""
         at = asyncio.get_running_loop().time()
-        expired: list[_Entry] = []
+        expired: list[Entry] = []
         while queue and queue[0][3] <= at:
             expired.append(queue.popleft())
         if expired:
@@ -336,7 +314,7 @@ class Publisher:
         if not self._open_entries:
             self._idle.set()
 
-    async def _recreate(self, generation: int, reason: str) -> None:
+    def _recreate(self, generation: int, reason: str) -> None:
         """A new producer after a failed batch: the old one's sequence has a hole, all it would send is refused."""
         if generation != self._generation or self._stopping.is_set():
             return
@@ -349,6 +327,8 @@ class Publisher:
     async def _replace(self, producer: Producer | None) -> None:
         if producer is not None:
             await producer.close(CLOSE_FLUSH_SECONDS)  # other lanes' batches get the time to be acknowledged
+            for sending in self._sending():
+                sending.cancel()  # it waits for something that a closed producer never hears of
         await self._pause(RETRY_SECONDS_MIN)
         await self._create_producer()
 
@@ -365,6 +345,7 @@ class Publisher:
             return
         self._producer = producer
         self._ready.set()
+        self._hand_over_soon()
         if self._instruments is not None:
             self._instruments.producers_created.inc()
 

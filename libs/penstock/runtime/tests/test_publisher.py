@@ -1,13 +1,17 @@
 """The publisher under faults that only the in-memory log can make on demand."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from aiokafka.errors import OutOfOrderSequenceNumber, TopicAuthorizationFailedError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber, TopicAuthorizationFailedError
+from aiokafka.protocol.produce import ProduceRequest
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
 from penstock.runtime.errors import NotAcknowledged
+from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.testkit.log import MemoryLog
 
@@ -151,3 +155,64 @@ async def test_stopping_while_the_broker_is_away_tells_the_senders() -> None:
 
     with pytest.raises(NotAcknowledged, match="stopped"):
         await sent
+
+
+async def test_what_is_no_record_holds_nobody_up_after_a_refusal() -> None:
+    """Given a batch refused as too large, when what waits behind it is no record, then those around it arrive."""
+    log = MemoryLog({TOPIC: 1})
+    publisher = await started(log)
+    wrong = record("text")  # type: ignore[arg-type]  # the fault
+    log.go_away()
+    first = publisher.send([record(b"1"), record(b"2")])
+    await asyncio.sleep(0)
+    log.refuse_next(TOPIC, MessageSizeTooLargeError())
+    await asyncio.sleep(0)
+    behind = publisher.send([wrong, record(b"3")])
+
+    log.come_back()
+    await first
+    with pytest.raises(NotAcknowledged) as caught:
+        await behind
+
+    assert caught.value.records == [wrong]
+    assert [each.value for each in log.records(TOPIC)] == [b"1", b"2", b"3"]
+    await publisher.stop()
+
+
+async def test_one_send_is_accounted_apart_from_the_next() -> None:
+    """Given a batch of records of several sends, when it is acknowledged, then each of them is told."""
+    log = MemoryLog({TOPIC: 1, USAGE: 1})
+    publisher = await started(log)
+    sends = [
+        publisher.send([record(b"%d" % number), record(b"u", USAGE), record(b"%d" % number)]) for number in range(3)
+    ]
+
+    await asyncio.gather(*sends)
+
+    assert [each.value for each in log.records(TOPIC)] == [b"0", b"0", b"1", b"1", b"2", b"2"]
+    assert publisher.pending_bytes == 0
+    await publisher.stop()
+
+
+@pytest.mark.stack
+async def test_batches_of_one_round_share_a_request(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a real broker, when records for four partitions are sent at once, then one request carries them."""
+    topic = f"penstock.task.{stack.new_name('queue')}.requested.v1"
+    await stack.create_topics({topic: 4})
+    publisher = Publisher(Service.ORCHESTRATOR, KafkaBroker(stack.bootstrap_servers))
+    await publisher.start()
+    await publisher.send([record(b"0", topic)])  # what the first learns, the others know
+    batches: list[int] = []
+    ask = AIOKafkaClient.send
+
+    async def counted(self: AIOKafkaClient, node_id: int, request: Any, **options: Any) -> Any:
+        if isinstance(request, ProduceRequest):
+            batches.append(sum(len(partitions) for _, partitions in request._topics))
+        return await ask(self, node_id, request, **options)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", counted)
+
+    await asyncio.gather(*(publisher.send([record(b"1", topic, number)]) for number in range(4)))
+
+    assert batches == [4]
+    await publisher.stop()
