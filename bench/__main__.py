@@ -21,6 +21,7 @@ from rich.table import Table
 
 from bench.driver import Driver, Measured
 from bench.processes import Processes
+from bench.running import run
 from bench.workflows import CHAIN, FAN_OUT, STEPS
 from penstock.contracts import topics
 from penstock.contracts.envelope import Envelope, encode
@@ -66,7 +67,7 @@ def main(
 
     Example: python -m bench --scenarios a --repeats 1 --no-save
     """
-    asyncio.run(_bench(scenarios, repeats, runs, seconds, save=save))
+    run(_bench(scenarios, repeats, runs, seconds, save=save))
 
 
 async def _bench(scenarios: str, repeats: int, runs: int, seconds: float, *, save: bool) -> None:

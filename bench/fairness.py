@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.calls import MODEL, POOL, Calls, percentile
+from bench.running import run
 from penstock.contracts.messages import Lane
 from services.local.options import Counts, Options
 from services.local.services import add_services
@@ -42,7 +43,7 @@ def main(
 
     Example: python -m bench.fairness --speed 4
     """
-    asyncio.run(_bench(speed, seconds, per_tenant, flood, save=save))
+    run(_bench(speed, seconds, per_tenant, flood, save=save))
 
 
 async def _bench(speed: float, seconds: float, per_tenant: float, flood: float, *, save: bool) -> None:

@@ -62,8 +62,9 @@ async def main(context: Context[InferenceSettings]) -> None:
             try:
                 await first_up([station.watch for station in stations], context.stop)
                 limits = settings.limits()
+                reader = Reader(stations, limits.pool, limits.home_partitions)
                 group, clock = f"penstock.inference.{limits.pool}", asyncio.get_running_loop().time
-                queue = EngineQueue(stations, Reader(stations, limits.pool, limits.home_partitions), now_ms, clock)
+                queue = EngineQueue(stations, reader, cancellations, now_ms, clock)
                 await execute(
                     context,
                     {group: lanes.topics(limits.pool)},

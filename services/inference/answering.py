@@ -1,6 +1,6 @@
 """Owns the two records that answer a model call: its outcome, and its usage with what it cost."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.contracts.envelope import Outgoing
@@ -9,6 +9,9 @@ from penstock.runtime.work import Answers, BadRequestError, Outcome, Work
 from services.inference.core.ledger import Charge
 from services.inference.engines.protocol import Generation
 from services.inference.station import Station
+
+NOTHING_USED: Final = TokenUsage()
+NO_COST: Final = {"amount": "0", "currency": "USD", "price_version": "none"}
 
 
 @dataclass(slots=True)
@@ -20,7 +23,7 @@ class Result:
     output: bytes | None = None
     error: WorkError | None = None
     generation: Generation | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = NOTHING_USED
     first_token_ms: float | None = None
     charge: Charge | None = None
 
@@ -42,7 +45,13 @@ class CallAnswers:
         engine = _engine_of(self._pool, station)
         if request.adapter is not None:
             engine["adapter"] = request.adapter
-        tokens = result.usage.model_dump()
+        used = result.usage
+        tokens = {
+            "input": used.input,
+            "cached_input": used.cached_input,
+            "output": used.output,
+            "reasoning": used.reasoning,
+        }
         cost = NO_COST if station is None else station.meter.cost(request.model, result.usage, result.charge)
         # In the outcome, too: where a crash comes between the two records, the usage is told again from it.
         share = {} if station is None or result.charge is None else station.meter.share(result.charge)
@@ -66,9 +75,6 @@ class CallAnswers:
             cost=cost,
         )
         return self._answers.records(work, request.model, outcome)
-
-
-NO_COST: Final = {"amount": "0", "currency": "USD", "price_version": "none"}
 
 
 def _engine_of(pool: str, station: Station | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from penstock.contracts.blobs import INLINE_BYTES_MAX
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
 from penstock.runtime.errors import Poison
@@ -15,11 +16,12 @@ from penstock.runtime.telemetry import logger
 from penstock.runtime.work import Answers, BadRequestError, Work, cancelled, failed, too_late
 from services.inference.answering import CallAnswers, Result
 from services.inference.core import structured
+from services.inference.core.images import images_of
 from services.inference.core.refusals import Accepted
 from services.inference.engines.protocol import AbortedError, EngineFailedError, Generation, OnDelta
 from services.inference.events import Event
 from services.inference.images import Images
-from services.inference.station import Station, Stations
+from services.inference.station import Station, Stations, Stay
 from services.inference.streaming import AnswerStream, Streaming
 from services.inference.telemetry import InferenceInstruments
 from services.inference.tickets import Reader, Ticket
@@ -89,17 +91,18 @@ class ModelCaller:
             _end(stream, result)
         if self._instruments is not None and result.charge is not None:
             self._instruments.called(ticket, result)
-        await self._store(work, result)
+        if result.output is not None and len(result.output) > INLINE_BYTES_MAX:
+            await self._store(work, result, result.output)
         records = self._answers.records(work, station, result)
         if result.error is not None and result.error.code == POISON:
             raise Poison(result.error.message, records)
         return records
 
-    async def _store(self, work: Work[InferenceRequested], result: Result) -> None:
+    async def _store(self, work: Work[InferenceRequested], result: Result, output: bytes) -> None:
         """A large answer, as embeddings are, travels as a reference."""
-        if result.output is None or self._large is None:
+        if self._large is None:
             return
-        stored = await self._large.stored(work, result.output)
+        stored = await self._large.stored(work, output)
         if isinstance(stored, WorkError):
             result.output, result.error = None, stored
         else:
@@ -108,12 +111,15 @@ class ModelCaller:
     async def _call(self, ticket: Ticket, station: Station, result: Result, on_delta: OnDelta | None) -> None:
         """Asks the engine, once it is there; what comes of it is in `result`, also where this is cut off."""
         accepted, work = ticket.accepted, ticket.work
-        loaded = await self._images.loaded(accepted.request)
-        if isinstance(loaded, WorkError):
-            result.error = loaded
-            return
-        await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
-        await self._generate(ticket, station, replace(accepted, request=loaded), result, on_delta)
+        if images_of(accepted.request):
+            loaded = await self._images.loaded(accepted.request)
+            if isinstance(loaded, WorkError):
+                result.error = loaded
+                return
+            accepted = replace(accepted, request=loaded)
+        if not station.watch.up:
+            await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
+        await self._generate(ticket, station, accepted, result, on_delta)
 
     async def _generate(
         self, ticket: Ticket, station: Station, accepted: Accepted, result: Result, on_delta: OnDelta | None
@@ -124,18 +130,7 @@ class ModelCaller:
             result.error = too_late("the deadline had passed before an engine was free")
             return
         clock = asyncio.get_running_loop().time
-        began = clock()
-        place = station.meter.begin()
-        expected_tokens = accepted.prompt_tokens + ticket.expected_tokens
-        station.throughput.begin(expected_tokens, began)
-        station.gate.began(ticket, began)
-
-        def leave(usage: TokenUsage) -> None:
-            result.charge = station.meter.end(place, usage)
-            worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
-            station.throughput.end(expected_tokens, worked_on, clock())
-            result.elapsed_ms = (clock() - began) * 1000
-
+        stay = Stay(ticket, station, clock())
         try:
             timeout_seconds = (work.deadline_at_ms - result.started_at_ms) / 1000
             result.generation = await station.engine.generate(accepted.request, timeout_seconds, on_delta)
@@ -145,17 +140,15 @@ class ModelCaller:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._cancellations.told(work.request.request_id):
                 result.usage, result.first_token_ms = _spent(error, work.request, station)
-                leave(result.usage)
+                result.charge, result.elapsed_ms = stay.end(clock(), result.usage)
             else:
-                # Cut off and told to nobody: it has cost engine time as well, and is answered and paid for elsewhere.
-                station.meter.abandon(place)
-                station.throughput.end(expected_tokens, 0, clock())
+                stay.abandon(clock())
             raise
-        finally:
-            station.gate.ended(ticket, clock(), result.generation)
-        leave(result.usage if result.generation is None else result.generation.usage)
-        if result.generation is not None:
-            _take(result, result.generation, accepted)
+        generation = result.generation
+        usage = result.usage if generation is None else generation.usage
+        result.charge, result.elapsed_ms = stay.end(clock(), usage, generation)
+        if generation is not None:
+            _take(result, generation, accepted)
 
     def _failed(self, request: InferenceRequested, station: Station, error: EngineFailedError) -> None:
         if error.error.code in GONE:

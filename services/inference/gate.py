@@ -21,18 +21,6 @@ FETCHED_MIN: Final = 16
 ANSWERED: Final = frozenset({"stop", "length", "tool_calls"})
 
 
-class Place:
-    """One request's place in the engine, from the moment that it was let in until its handler has returned."""
-
-    __slots__ = ("began_at", "reservation", "ticket")
-
-    def __init__(self, ticket: Ticket, reservation: Reservation) -> None:
-        self.ticket = ticket
-        self.reservation = reservation
-        self.began_at: float | None = None
-        """When the engine was asked."""
-
-
 class Gate:
     """Lets requests into one engine. `clock` gives seconds, from any origin."""
 
@@ -43,7 +31,8 @@ class Gate:
         self.expected: Final = ExpectedTokens()
         self._load: Final = load
         self._looked_at = float("-inf")
-        self._places: Final[set[Place]] = set()
+        self._inside: Final[set[Ticket]] = set()
+        """Those that have a place, from the moment that they were let in until their handlers have returned."""
         self._second = 0
         self._began = 0
         self._per_second = 0.0
@@ -55,9 +44,8 @@ class Gate:
         cost = ticket.accepted.prompt_tokens + ticket.expected_tokens
         service_ms = 1000 * self.service_seconds(ticket)
         deadline_ms = ticket.work.deadline_at_ms
-        self.schedule.offer(
-            Waiting(ticket, ticket.lane, ticket.work.request.tenant, max(1, cost), deadline_ms, service_ms),
-        )
+        ticket.waiting = Waiting(ticket, ticket.lane, ticket.work.request.tenant, max(1, cost), deadline_ms, service_ms)
+        self.schedule.offer(ticket.waiting)
 
     def service_seconds(self, ticket: Ticket) -> float:
         """How long the request is expected to stay in the engine, as of late."""
@@ -75,28 +63,31 @@ class Gate:
             return None
         ticket = taken.item
         accepted = ticket.accepted
-        reservation = Reservation(
+        ticket.waiting = None
+        ticket.reservation = Reservation(
             self.budget, accepted.prompt_tokens, ticket.expected_tokens, accepted.request.max_tokens
         )
-        ticket.place = Place(ticket, reservation)
-        self._places.add(ticket.place)
+        self._inside.add(ticket)
         self._count(int(clock))
         return ticket
 
+    def withdraw(self, ticket: Ticket) -> None:
+        """It waits, and nobody awaits its answer any more: its turn never comes."""
+        if ticket.waiting is not None:
+            self.schedule.withdraw(ticket.waiting)
+            ticket.waiting = None
+
     def freed(self, ticket: Ticket) -> None:
         """Its place is free again."""
-        place = ticket.place
-        if place is not None:
-            place.reservation.release()
-            self._places.discard(place)
-            ticket.place = None
+        if ticket.reservation is not None:
+            ticket.reservation.release()
+            self._inside.discard(ticket)
+            ticket.reservation = None
 
     def began(self, ticket: Ticket, clock: float) -> None:
         """The engine is asked."""
         ticket.mark = self.control.began(clock)
         ticket.began_at = clock
-        if ticket.place is not None:
-            ticket.place.began_at = clock
 
     def ended(self, ticket: Ticket, clock: float, generation: Generation | None) -> None:
         """The engine has answered, or has not (`generation` is None): what there is to learn from it."""
@@ -107,12 +98,12 @@ class Gate:
             tokens = weighed(usage.input, output)
             if generation.finish_reason in ANSWERED and output:
                 self.expected.learn(ticket.step, output)
-        self.control.ended(clock, tokens, clock - ticket.began_at, ticket.mark)
+        self.control.ended(clock, tokens, clock - (ticket.began_at or clock), ticket.mark)
 
     @property
     def taken(self) -> int:
         """Places that are taken."""
-        return len(self._places)
+        return len(self._inside)
 
     @property
     def best(self) -> int | None:
@@ -122,10 +113,10 @@ class Gate:
     @property
     def soon(self) -> int:
         """How many requests are likely to begin within the next seconds: so many of a lane are worth having here."""
-        return max(FETCHED_MIN, ceil(self._per_second * SOON_SECONDS), self.control.limit - len(self._places))
+        return max(FETCHED_MIN, ceil(self._per_second * SOON_SECONDS), self.control.limit - len(self._inside))
 
     def _fits(self, waiting: Waiting[Ticket]) -> bool:
-        return len(self._places) < self.control.limit and self.budget.fits(waiting.cost)
+        return len(self._inside) < self.control.limit and self.budget.fits(waiting.cost)
 
     def _look(self, clock: float) -> None:
         self._looked_at = clock
@@ -135,10 +126,10 @@ class Gate:
         per_token = self.control.seconds_per_token
         if per_token is None or self.budget.tokens_max is None:
             return
-        for place in self._places:
-            if place.began_at is not None:  # who is in for longer than its length explains has outgrown it
-                stayed = (clock - place.began_at) / per_token
-                place.reservation.grown(int(stayed - weighed(place.ticket.accepted.prompt_tokens, 0)))
+        for ticket in self._inside:  # who is in for longer than its length explains has outgrown it
+            if ticket.began_at is not None and ticket.reservation is not None:
+                stayed = (clock - ticket.began_at) / per_token
+                ticket.reservation.grown(int(stayed - weighed(ticket.accepted.prompt_tokens, 0)))
 
     def _count(self, second: int) -> None:
         if second != self._second:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from penstock.contracts.messages import ChatMessage, Image, InferenceRequested, NextMove, WorkError
 from penstock.runtime.errors import Permanent, Unavailable
 from penstock.runtime.work import failed
-from services.inference.core.images import image_fault
+from services.inference.core.images import image_fault, images_of
 from services.inference.core.refusals import image_invalid
 from services.inference.engines.protocol import LoadedImage
 
@@ -27,7 +27,7 @@ class Images:
 
     async def loaded(self, request: InferenceRequested) -> InferenceRequested | WorkError:
         """The request with every image's bytes at hand, or why one of them cannot be shown to a model."""
-        if not any(message.images for message in request.messages):
+        if not images_of(request):
             return request
         messages: list[ChatMessage] = []
         try:

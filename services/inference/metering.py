@@ -12,7 +12,7 @@ from penstock.contracts.ids import engine_session
 from penstock.contracts.messages import EngineMetered, TokenUsage
 from penstock.contracts.prices import PriceList, token_cost
 from services.inference.core.ledger import Call, Charge, EngineLedger, Sums
-from services.inference.core.pricing import Rate, money, seconds
+from services.inference.core.pricing import Rate, money, money_text, seconds, seconds_text
 from services.inference.core.weights import PRIOR, Calibration, Weights
 
 ENERGY_EVERY_NS: Final = 100_000_000
@@ -68,6 +68,7 @@ class EngineMeter:
         began_at_ns = wall_ns()
         self.session: Final[UUID] = engine_session(engine, began_at_ns)
         """This life of the engine."""
+        self._session_text: Final = str(self.session)
         self._engine: Final = engine
         self._now_ns: Final = now_ns
         rate = Rate(billing.per_hour, billing.gpus)
@@ -79,18 +80,16 @@ class EngineMeter:
         self._sequence = 0
         self._energy: Final = energy
         self._energy_at_ns = 0
-        self._energy_read = None if energy is None else energy.millijoules()
+        self._energy_read = 0 if energy is None else energy.millijoules()
 
     def begin(self) -> Call:
         """A call reaches the engine. What is returned ends it."""
         # A place and not the request's id: a redelivery may overlap with its forerunner's last moments.
-        self._read_energy()
-        return self._ledger.begin(self._now_ns())
+        return self._ledger.begin(self._now())
 
     def end(self, place: Call, usage: TokenUsage) -> Charge:
         """The call leaves the engine with what it used, and somebody will be told."""
-        self._read_energy()
-        return self._ledger.end(place, self._now_ns(), usage)
+        return self._ledger.end(place, self._now(), usage)
 
     def abandon(self, place: Call) -> None:
         """The call leaves the engine and is answered elsewhere: the time it took here is lost."""
@@ -100,12 +99,12 @@ class EngineMeter:
         """A call's cost as messages have it. `charge` is None where the engine was never asked."""
         prices = self.billing.prices
         if charge is None:
-            amount = Decimal(0)
+            amount = "0"
         elif self.billing.hardware is not None:
-            amount = money(charge.quanta)
+            amount = money_text(charge.quanta)
         else:
-            amount = token_cost(prices.models[model], usage)
-        return {"amount": format(amount, "f"), "currency": prices.currency, "price_version": prices.version}
+            amount = format(token_cost(prices.models[model], usage), "f")
+        return {"amount": amount, "currency": prices.currency, "price_version": prices.version}
 
     def share(self, charge: Charge) -> dict[str, str]:
         """The share of the accelerators as messages have it; empty where nothing is paid by the hour."""
@@ -113,9 +112,9 @@ class EngineMeter:
         if hardware is None:
             return {}
         share = {
-            "gpu_seconds": format(seconds(charge.share_ns * self.billing.gpus), "f"),
+            "gpu_seconds": seconds_text(charge.share_ns * self.billing.gpus),
             "gpu_type": hardware,
-            "engine_session": str(self.session),
+            "engine_session": self._session_text,
         }
         if self._energy is not None:
             share["energy_joules"] = format(Decimal(charge.millijoules).scaleb(-3), "f")
@@ -128,8 +127,7 @@ class EngineMeter:
         billing = self.billing
         if billing.hardware is None:
             return None
-        self._read_energy()
-        now = self._ledger.advance(self._now_ns())
+        now = self._ledger.advance(self._now())
         was, since = self._told.sums, self._told.at
         if now.elapsed_ns == was.elapsed_ns and not closed:
             return None
@@ -163,10 +161,11 @@ class EngineMeter:
         self._sequence += 1
         return told
 
-    def _read_energy(self) -> None:
+    def _now(self) -> int:
+        """The time, up to which the energy has been read."""
         now_ns = self._now_ns()
-        if self._energy is None or self._energy_read is None or now_ns - self._energy_at_ns < ENERGY_EVERY_NS:
-            return
-        read = self._energy.millijoules()
-        used, self._energy_read, self._energy_at_ns = max(0, read - self._energy_read), read, now_ns
-        self._ledger.advance(now_ns, used)
+        if self._energy is not None and now_ns - self._energy_at_ns >= ENERGY_EVERY_NS:
+            read = self._energy.millijoules()
+            used, self._energy_read, self._energy_at_ns = max(0, read - self._energy_read), read, now_ns
+            self._ledger.advance(now_ns, used)
+        return now_ns

@@ -5,13 +5,16 @@ from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
+from penstock.contracts.messages import TokenUsage
 from services.inference.core.control import START
 from services.inference.core.lanes import URGENT_FIRST
+from services.inference.core.ledger import Charge
 from services.inference.core.reports import Figures
 from services.inference.core.throughput import Throughput
-from services.inference.engines.protocol import Engine
+from services.inference.engines.protocol import Engine, Generation
 from services.inference.gate import Gate
 from services.inference.metering import EngineMeter
+from services.inference.tickets import Ticket
 from services.inference.watch import EngineWatch
 
 
@@ -55,6 +58,39 @@ class Station:
         )
 
 
+class Stay:
+    """One call's stay in an engine, from its beginning, for all who count: meter, throughput and gate.
+
+    Times in seconds by the loop's clock. It ends once: with `end`, or with `abandon`.
+    """
+
+    __slots__ = ("_began", "_call", "_expected_tokens", "_station", "_ticket")
+
+    def __init__(self, ticket: Ticket, station: Station, now: float) -> None:
+        self._ticket: Final = ticket
+        self._station: Final = station
+        self._began: Final = now
+        self._expected_tokens: Final = ticket.accepted.prompt_tokens + ticket.expected_tokens
+        self._call: Final = station.meter.begin()
+        station.throughput.begin(self._expected_tokens, now)
+        station.gate.began(ticket, now)
+
+    def end(self, now: float, usage: TokenUsage, generation: Generation | None = None) -> tuple[Charge, float]:
+        """What it has to pay, and the milliseconds that it took; `generation` is None where it did not succeed."""
+        station = self._station
+        charge = station.meter.end(self._call, usage)
+        worked_on = usage.input + usage.output + usage.reasoning  # what came from the cache was no work
+        station.throughput.end(self._expected_tokens, worked_on, now)
+        station.gate.ended(self._ticket, now, generation)
+        return charge, (now - self._began) * 1000
+
+    def abandon(self, now: float) -> None:
+        """Cut off and told to nobody: it has cost engine time as well, and is answered and paid for elsewhere."""
+        self._station.meter.abandon(self._call)
+        self._station.throughput.end(self._expected_tokens, 0, now)
+        self._station.gate.ended(self._ticket, now, None)
+
+
 class Stations:
     """All engines of this process, each named once."""
 
@@ -81,6 +117,8 @@ class Stations:
         one has a whole batch more waiting before it than another, the next that the key chooses: a prefix is computed
         again sooner than such a queue has gone.
         """
+        if len(self._all) == 1:
+            return self._all[0] if model in self._all[0].models else None
         able = [station for station in self._all if model in station.models]
         if len(able) < 2:
             return able[0] if able else None

@@ -5,14 +5,17 @@ what dashboards and autoscalers for models know; but times count from the reques
 when its caller began to wait. Labels are pools, lanes, engines and the models that engines serve: all from settings.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as CoreMetric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from services.inference.answering import Result
 from services.inference.core.lanes import URGENT_FIRST
@@ -61,36 +64,46 @@ SHARE_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4)
 KINDS: Final = ("input", "cached_input", "output", "reasoning")
 
 
+class _Distribution:
+    """Observations by bucket, as a scrape shows them; the client's own histogram costs as much as an engine's step."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds: Final = bounds
+        self._counts: Final = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+
+
 class _Series:
-    """The series of one lane and model, looked up once."""
+    """What was seen of one lane and model."""
 
-    def __init__(self, instruments: "InferenceInstruments", *labels: str) -> None:
-        self.queue: Final = instruments.queue.labels(*labels)
-        self.first_token: Final = instruments.first_token.labels(*labels)
-        self.inter_token: Final = instruments.inter_token.labels(*labels)
-        self.expectation: Final = instruments.expectation.labels(*labels)
-        self.tokens: Final = [(kind, instruments.tokens.labels(*labels, kind)) for kind in KINDS]
+    __slots__ = ("distributions", "expectation", "first_token", "inter_token", "queue", "tokens")
+
+    def __init__(self) -> None:
+        self.queue: Final = _Distribution(LONG_BUCKETS)
+        self.first_token: Final = _Distribution(LONG_BUCKETS)
+        self.inter_token: Final = _Distribution(TOKEN_BUCKETS)
+        self.expectation: Final = _Distribution(SHARE_BUCKETS)
+        self.distributions: Final = (self.queue, self.first_token, self.inter_token, self.expectation)
+        self.tokens: Final = [0] * len(KINDS)
 
 
-class InferenceInstruments:
-    """The metrics of one instance on one registry."""
+class InferenceInstruments(Collector):
+    """The metrics of one instance on one registry. Read by the thread that serves them."""
 
     def __init__(self, registry: CollectorRegistry, pool: str, stations: Stations) -> None:
-        def histogram(metric: InferenceMetric, what: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(metric, what, ["pool", "lane", "model"], buckets=buckets, registry=registry)
-
         self._pool: Final = pool
         self._series: Final[dict[tuple[str, str], _Series]] = {}
-        self.queue: Final = histogram(InferenceMetric.QUEUE_SECONDS, "Arrival to engine", LONG_BUCKETS)
-        self.first_token: Final = histogram(InferenceMetric.FIRST_TOKEN_SECONDS, "Arrival to first token", LONG_BUCKETS)
-        self.inter_token: Final = histogram(InferenceMetric.INTER_TOKEN_SECONDS, "Token to token", TOKEN_BUCKETS)
-        self.expectation: Final = histogram(InferenceMetric.EXPECTATION, "Output over expected", SHARE_BUCKETS)
-        self.tokens: Final = Counter(
-            InferenceMetric.TOKENS.removesuffix("_total"),
-            "Tokens of calls",
-            ["pool", "lane", "model", "kind"],
-            registry=registry,
-        )
+        registry.register(self)
         registry.register(_Engines(pool, stations))
 
     def called(self, ticket: Ticket, result: Result) -> None:
@@ -98,12 +111,14 @@ class InferenceInstruments:
         model, usage = ticket.work.request.model, result.usage
         series = self._series.get((ticket.lane, model))
         if series is None:
-            series = self._series[ticket.lane, model] = _Series(self, self._pool, ticket.lane, model)
+            series = self._series[ticket.lane, model] = _Series()
         queue_seconds = max(0, result.started_at_ms - ticket.work.requested_at_ms) / 1000
         series.queue.observe(queue_seconds)
-        for kind, counter in series.tokens:
-            if count := getattr(usage, kind):
-                counter.inc(count)
+        tokens = series.tokens
+        tokens[0] += usage.input
+        tokens[1] += usage.cached_input
+        tokens[2] += usage.output
+        tokens[3] += usage.reasoning
         if result.first_token_ms is None:
             return
         series.first_token.observe(queue_seconds + result.first_token_ms / 1000)
@@ -112,6 +127,28 @@ class InferenceInstruments:
             series.inter_token.observe(max(0.0, result.elapsed_ms - result.first_token_ms) / 1000 / (output - 1))
         if result.generation is not None and ticket.expected_tokens:
             series.expectation.observe(output / ticket.expected_tokens)
+
+    def collect(self) -> Iterable[CoreMetric]:
+        """What a scrape reads."""
+        labels = ["pool", "lane", "model"]
+        families = [HistogramMetricFamily(metric, what, labels=labels) for metric, what in _DISTRIBUTIONS]
+        tokens = CounterMetricFamily(InferenceMetric.TOKENS, "Tokens of calls", labels=[*labels, "kind"])
+        for (lane, model), series in list(self._series.items()):
+            of = (self._pool, lane, model)
+            for family, distribution in zip(families, series.distributions, strict=True):
+                distribution.add_to(family, of)
+            for kind, count in zip(KINDS, series.tokens, strict=True):
+                tokens.add_metric([*of, kind], count)
+        return [*families, tokens]
+
+
+_DISTRIBUTIONS: Final = (
+    (InferenceMetric.QUEUE_SECONDS, "Arrival to engine"),
+    (InferenceMetric.FIRST_TOKEN_SECONDS, "Arrival to first token"),
+    (InferenceMetric.INTER_TOKEN_SECONDS, "Token to token"),
+    (InferenceMetric.EXPECTATION, "Output over expected"),
+)
+"""In the order of a series' distributions."""
 
 
 class _Engines(Collector):

@@ -7,11 +7,12 @@ from penstock.contracts.messages import InferenceRequested, Lane, WorkError
 from penstock.runtime.errors import Poison
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.work import BadRequestError, Work, read
+from services.inference.core.admission import Reservation
 from services.inference.core.expected import Step
 from services.inference.core.refusals import Accepted, examined, unknown_model
+from services.inference.core.schedule import Waiting
 
 if TYPE_CHECKING:
-    from services.inference.gate import Place
     from services.inference.station import Station, Stations
 
 
@@ -23,8 +24,7 @@ class Ticket:
     """
 
     __slots__ = (
-        "_accepted",
-        "_work",
+        "accepted",
         "began_at",
         "expected_tokens",
         "fault",
@@ -34,13 +34,20 @@ class Ticket:
         "mark",
         "offset",
         "partition",
-        "place",
+        "reservation",
         "station",
         "step",
         "timestamp",
         "topic",
+        "topic_index",
         "value",
+        "waiting",
+        "work",
     )
+    work: Work[InferenceRequested]
+    """What was read."""
+    accepted: Accepted
+    """What the engine is asked."""
 
     def __init__(self, record: Received) -> None:
         self.topic: Final[str] = record.topic
@@ -50,32 +57,25 @@ class Ticket:
         self.key: Final[bytes | None] = record.key
         self.value: Final[bytes | None] = record.value
         self.headers: Final[Sequence[tuple[str, bytes]]] = record.headers
-        self._work: Work[InferenceRequested] | None = None
-        self._accepted: Accepted | None = None
         self.fault: Poison | BadRequestError | WorkError | None = None
         self.station: Station | None = None
         self.lane = Lane.STANDARD
+        self.topic_index = 0
+        """The lane's place among the consumer's topics."""
         self.step: Step = ("", "", "")
         self.expected_tokens = 0
-        self.place: Place | None = None
-        self.began_at = self.mark = 0.0
-
-    @property
-    def work(self) -> Work[InferenceRequested]:
-        """What was read."""
-        assert self._work is not None
-        return self._work
-
-    @property
-    def accepted(self) -> Accepted:
-        """What the engine is asked."""
-        assert self._accepted is not None
-        return self._accepted
+        self.waiting: Waiting[Ticket] | None = None
+        """Its place in the order of its engine, once it was offered there."""
+        self.reservation: Reservation | None = None
+        """Its place in the engine, while it has one."""
+        self.began_at: float | None = None
+        """When the engine was asked."""
+        self.mark = 0.0
 
     def read(self, stations: "Stations", pool: str, home_partitions: int) -> None:
         """Reads the record, finds its engine, and examines what it asks for."""
         try:
-            work = self._work = read(InferenceRequested, self, home_partitions)
+            work = self.work = read(InferenceRequested, self, home_partitions)
         except (Poison, BadRequestError) as fault:
             self.fault = fault
             return
@@ -91,7 +91,7 @@ class Ticket:
         if isinstance(accepted, WorkError):
             self.fault = accepted
         else:
-            self._accepted = accepted
+            self.accepted = accepted
             self.expected_tokens = 0 if request.operation == "embedding" else accepted.request.max_tokens
 
 

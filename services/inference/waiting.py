@@ -5,10 +5,12 @@ only what is fetched, so where a tenant that was heard of lately has nothing at 
 lane, it is read on, up to a bound, for what may lie behind the backlog.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
+from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.kafka.epoch import Lane as PartitionLane
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.kafka.waiting import Waiting
@@ -29,13 +31,13 @@ class _LaneWindow:
     """What of one lane is at hand."""
 
     def __init__(self) -> None:
-        self.waiting: Counter[str] = Counter()
+        self.waiting: dict[str, int] = {}
         self.count = 0
         self.bytes = 0
         self._heard: OrderedDict[str, int] = OrderedDict()
 
     def arrived(self, tenant: str, size: int, now_ms: int) -> None:
-        self.waiting[tenant] += 1
+        self.waiting[tenant] = self.waiting.get(tenant, 0) + 1
         self.count += 1
         self.bytes += size
         self._heard[tenant] = now_ms
@@ -46,8 +48,10 @@ class _LaneWindow:
     def left(self, tenant: str, size: int) -> None:
         self.count -= 1
         self.bytes -= size
-        self.waiting[tenant] -= 1
-        if self.waiting[tenant] <= 0:
+        others = self.waiting[tenant] - 1
+        if others:
+            self.waiting[tenant] = others
+        else:
             del self.waiting[tenant]
 
     def clear(self) -> None:
@@ -65,10 +69,18 @@ class _LaneWindow:
 
 
 class EngineQueue:
-    """The queue of one instance's consumer, whose topics are the lanes of a pool, urgent first."""
+    """The queue of one instance's consumer, whose topics are the lanes of a pool, urgent first.
+
+    Who is cancelled while it waits, or was before, has no turn to wait for: it is given at once, to be answered.
+    """
 
     def __init__(
-        self, stations: Stations, reader: Reader, now_ms: Callable[[], int], clock: Callable[[], float]
+        self,
+        stations: Stations,
+        reader: Reader,
+        cancellations: Cancellations,
+        now_ms: Callable[[], int],
+        clock: Callable[[], float],
     ) -> None:
         self._stations: Final = tuple(stations)
         self._reader: Final = reader
@@ -76,35 +88,45 @@ class EngineQueue:
         self._clock: Final = clock
         self._windows: Final = [_LaneWindow() for _ in URGENT_FIRST]
         self._partitions: Final[dict[Ticket, PartitionLane]] = {}
+        self._by_request: Final[dict[int, Ticket]] = {}
+        """Those that wait for an engine; of two deliveries of a request, the first."""
         self._at_once: Final[deque[Ticket]] = deque()
         self._full: Final[set[int]] = set()
         self._turn = 0
+        self._wake: Callable[[], None] = lambda: None
         self._hungry: Callable[[int], None] = lambda _: None
+        self._cancellations: Final = cancellations
+        cancellations.listen(self._cancelled)
 
     def bind(self, wake: Callable[[], None], hungry: Callable[[int], None]) -> None:
-        """A gate opens when a place is freed, and then the consumer asks anyway."""
-        del wake
+        """A gate opens when a place is freed, and then the consumer asks anyway: it is woken for what is cancelled."""
+        self._wake = wake
         self._hungry = hungry
 
     def offer(self, topic: int, lane: PartitionLane, record: Received) -> None:
         """Read, and put where it belongs: before its engine's gate, or at once where no engine is asked."""
         ticket = self._reader.ticket(record)
-        ticket.lane = URGENT_FIRST[topic]
+        ticket.lane, ticket.topic_index = URGENT_FIRST[topic], topic
         self._partitions[ticket] = lane
         if ticket.fault is not None or ticket.station is None:
-            self._windows[topic].count += 1
-            self._at_once.append(ticket)
+            self._give_at_once(ticket)
             return
-        self._windows[topic].arrived(ticket.work.request.tenant, _size(ticket), self._now_ms())
+        request = ticket.work.request
+        if self._cancellations.told(request.request_id):
+            self._give_at_once(ticket)
+            return
+        self._windows[topic].arrived(request.tenant, _size(ticket), self._now_ms())
+        self._by_request.setdefault(request.request_id.int, ticket)
         ticket.station.gate.offer(ticket)
 
     def take(self) -> Waiting | None:
         """The next record of any engine that has a place for its next."""
+        if not self._partitions:
+            return None
         if self._at_once:
             ticket = self._at_once.popleft()
-            topic = URGENT_FIRST.index(ticket.lane)
-            self._windows[topic].count -= 1
-            self._tell(topic)
+            self._windows[ticket.topic_index].count -= 1
+            self._tell(ticket.topic_index)
             return self._partitions.pop(ticket), ticket
         now_ms, clock = self._now_ms(), self._clock()
         for _ in self._stations:
@@ -136,6 +158,7 @@ class EngineQueue:
             window.clear()
         self._at_once.clear()
         self._partitions.clear()
+        self._by_request.clear()
         self._full.clear()
 
     def __len__(self) -> int:
@@ -144,13 +167,30 @@ class EngineQueue:
     def _soon(self) -> int:
         return sum(station.gate.soon for station in self._stations)
 
+    def _give_at_once(self, ticket: Ticket) -> None:
+        self._windows[ticket.topic_index].count += 1
+        self._at_once.append(ticket)
+
+    def _cancelled(self, request_id: UUID) -> None:
+        """If it waits for an engine here, it does so no longer."""
+        ticket = self._by_request.get(request_id.int)
+        if ticket is None or ticket.station is None:
+            return
+        ticket.station.gate.withdraw(ticket)
+        self._left(ticket)
+        self._give_at_once(ticket)
+        self._wake()
+
     def _left(self, ticket: Ticket) -> None:
-        topic = URGENT_FIRST.index(ticket.lane)
-        self._windows[topic].left(ticket.work.request.tenant, _size(ticket))
-        self._tell(topic)
+        """It waits for its engine no more."""
+        request = ticket.work.request
+        if self._by_request.get(request.request_id.int) is ticket:
+            del self._by_request[request.request_id.int]
+        self._windows[ticket.topic_index].left(request.tenant, _size(ticket))
+        self._tell(ticket.topic_index)
 
     def _tell(self, topic: int) -> None:
-        if topic in self._full and self._windows[topic].room(self._soon()) > 0:
+        if self._full and topic in self._full and self._windows[topic].room(self._soon()) > 0:
             self._full.discard(topic)
             self._hungry(topic)
 

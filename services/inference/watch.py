@@ -45,6 +45,11 @@ class EngineWatch:
             return "up"
         return "away" if self._was_up else "starting"
 
+    @property
+    def up(self) -> bool:
+        """Whether the last probe found it."""
+        return self._up.is_set()
+
     def suspect(self) -> None:
         """A call found nobody there: probe at once."""
         self._up.clear()
@@ -52,10 +57,9 @@ class EngineWatch:
 
     async def wait_up(self, seconds: float) -> None:
         """Returns once the engine answers, or when waiting longer helps nobody."""
-        if not self._up.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, self._outage_wait_seconds)):
-                    await self._up.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self._outage_wait_seconds)):
+                await self._up.wait()
 
     async def wait_for_ever(self) -> None:
         """Returns once the engine answers."""

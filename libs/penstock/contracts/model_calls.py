@@ -101,16 +101,19 @@ class InferenceRequested(WorkRequested):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        said = {"chat": bool(self.messages), "completion": self.prompt is not None, "embedding": bool(self.inputs)}
-        if not said.pop(self.operation) or any(said.values()):
+        said = (bool(self.messages), self.prompt is not None, bool(self.inputs))
+        if said != _SAYS[self.operation]:
             raise ValueError(
                 "a chat has `messages`, a completion `prompt`, an embedding `inputs`, and no other of them"
             )
-        if sum(bound is not None for bound in (self.output_schema, self.regex, self.choices)) > 1:
+        if (self.output_schema is not None) + (self.regex is not None) + (self.choices is not None) > 1:
             raise ValueError("at most one of `output_schema`, `regex` and `choices`")
         if self.tool_choice is not None and not self.tools:
             raise ValueError("`tool_choice` without `tools`")
         return self
+
+
+_SAYS = {"chat": (True, False, False), "completion": (False, True, False), "embedding": (False, False, True)}
 
 
 class TokenLogprob(Message):

@@ -26,12 +26,17 @@ IMAGE_TOKENS: Final = 1_000
 
 def estimated_prompt_tokens(request: InferenceRequested) -> int:
     """Tokens of all that the model reads, estimated; at least one."""
-    tokens = sum(map(estimated_tokens, request.inputs or ()))
+    tokens = 0
+    for text in request.inputs or ():
+        tokens += estimated_tokens(text)
     if request.prompt is not None:
         tokens += estimated_tokens(request.prompt)
     for message in request.messages:
-        tokens += estimated_tokens(message.content) + IMAGE_TOKENS * len(message.images or ())
-        tokens += sum(estimated_tokens(str(call.arguments)) for call in message.tool_calls or ())
+        tokens += estimated_tokens(message.content)
+        if message.images:
+            tokens += IMAGE_TOKENS * len(message.images)
+        for call in message.tool_calls or ():
+            tokens += estimated_tokens(str(call.arguments))
     for tool in request.tools or ():
         tokens += estimated_tokens(tool.description) + estimated_tokens(str(tool.parameters))
     return max(1, tokens)

@@ -14,6 +14,8 @@ STEPS_MAX: Final = 4096
 QUANTILE: Final = 0.8
 """High enough that few answers outgrow their reservation, low enough that reservations are used."""
 RATE_MIN: Final = 0.05
+SETTLED_ANSWERS: Final = 100
+"""By then the steps have shrunk to the floor."""
 CAUTION_ANSWERS: Final = 3
 """After n answers the estimate is taken (1 + 3/n) times: few answers say little about the long ones."""
 
@@ -27,6 +29,8 @@ class ExpectedTokens:
     def __init__(self, *, steps_max: int = STEPS_MAX, quantile: float = QUANTILE) -> None:
         self._steps_max: Final = steps_max
         self._quantile: Final = quantile
+        self._up: Final = exp(RATE_MIN * quantile)
+        self._down: Final = exp(RATE_MIN * (quantile - 1))
         self._learned: Final[OrderedDict[Step, tuple[int, float]]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,8 +51,12 @@ class ExpectedTokens:
         if count == 0:
             estimate = float(max(1, tokens))
         else:
-            rate = max(RATE_MIN, (count + 1) ** -0.7)
-            estimate *= exp(rate * (self._quantile if tokens > estimate else self._quantile - 1))
+            longer = tokens > estimate
+            if count >= SETTLED_ANSWERS:
+                estimate *= self._up if longer else self._down
+            else:
+                rate = max(RATE_MIN, (count + 1) ** -0.7)
+                estimate *= exp(rate * (self._quantile if longer else self._quantile - 1))
             estimate = max(1.0, estimate)
         self._learned[step] = (min(count + 1, 1_000_000), estimate)
         self._learned.move_to_end(step)

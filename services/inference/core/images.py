@@ -2,12 +2,21 @@
 
 from typing import Final
 
-from penstock.contracts.messages import Image
+from penstock.contracts.messages import Image, InferenceRequested
 
 IMAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 IMAGES_BYTES_MAX: Final = 32 * 1024 * 1024
 
 _JPEG_END: Final = b"\xff\xd9"
+
+
+def images_of(request: InferenceRequested) -> list[Image]:
+    """All images of a request, in their order."""
+    images: list[Image] = []
+    for message in request.messages:
+        if message.images:
+            images += message.images
+    return images
 
 
 def image_fault(image: Image, content: bytes) -> str | None:

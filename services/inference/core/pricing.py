@@ -7,6 +7,8 @@ from typing import Final
 QUANTUM_DIGITS: Final = 12
 """Money is counted in 10^-12 of the currency: far below a token's price, and short enough to read."""
 
+_QUANTA: Final = 10**QUANTUM_DIGITS
+
 NANOSECONDS: Final = 1_000_000_000
 NANOSECONDS_PER_HOUR: Final = 3600 * NANOSECONDS
 
@@ -16,9 +18,21 @@ def money(quanta: int) -> Decimal:
     return Decimal(quanta).scaleb(-QUANTUM_DIGITS)
 
 
+def money_text(quanta: int) -> str:
+    """The same as text, which needs no decimal: every call has two of these."""
+    whole, part = divmod(quanta, _QUANTA)
+    return f"{whole}.{part:0{QUANTUM_DIGITS}d}"
+
+
 def seconds(nanoseconds: int) -> Decimal:
     """Nanoseconds as seconds, exactly."""
     return Decimal(nanoseconds).scaleb(-9)
+
+
+def seconds_text(nanoseconds: int) -> str:
+    """The same as text."""
+    whole, part = divmod(nanoseconds, NANOSECONDS)
+    return f"{whole}.{part:09d}"
 
 
 class Rate:

@@ -7,7 +7,7 @@ from typing import Final
 from penstock.contracts.messages import InferenceRequested, NextMove, WorkError
 from penstock.contracts.model_calls import IMAGES_MAX
 from penstock.contracts.regexes import RegexRefusedError, check_regex
-from services.inference.core.images import IMAGES_BYTES_MAX
+from services.inference.core.images import IMAGES_BYTES_MAX, images_of
 from services.inference.core.limits import ModelLimits
 from services.inference.core.structured import SchemaRefusedError, check_schema
 
@@ -50,7 +50,7 @@ def image_invalid(fault: str) -> WorkError:
 def _unsupported(request: InferenceRequested, limits: ModelLimits) -> WorkError | None:
     """What this model does not take; another one may."""
     elsewhere = NextMove.RETRY_ELSEWHERE
-    images = [image for message in request.messages for image in message.images or ()]
+    images = images_of(request)
     if len(images) > IMAGES_MAX or sum(image.bytes for image in images) > IMAGES_BYTES_MAX:
         return image_invalid(f"{len(images)} images; the limit is {IMAGES_MAX}, and {IMAGES_BYTES_MAX} bytes together")
     if images and limits.images is False:

@@ -1,7 +1,10 @@
 """Owns text and JSON that stand in for a model's: deterministic from a seed, valid for a schema, and marked as such."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
+from itertools import accumulate
+from struct import Struct
 from typing import Any, Final
 
 MARK: Final = "[simulated] "
@@ -20,32 +23,45 @@ class CannotSampleError(ValueError):
 class Dice:
     """Numbers from a seed, the same on every machine: SHA-256 in counter mode."""
 
+    __slots__ = ("_counter", "_numbers", "_seed")
+
     def __init__(self, seed: bytes) -> None:
-        self._numbers: Final = _numbers(seed)
+        self._seed: Final = seed
+        self._counter = 0
+        self._numbers: list[int] = []
 
     def below(self, limit: int) -> int:
         """A number in [0, limit)."""
-        return next(self._numbers) % limit
+        if not self._numbers:
+            block = sha256(self._seed + self._counter.to_bytes(8, "big")).digest()
+            self._numbers.extend(_NUMBERS.unpack(block))
+            self._counter += 1
+        return self._numbers.pop() % limit
 
 
-def _numbers(seed: bytes) -> Iterator[int]:
-    counter = 0
-    while True:
-        block = sha256(seed + counter.to_bytes(8, "big")).digest()
-        for start in range(0, len(block), 8):
-            yield int.from_bytes(block[start : start + 8], "big")
-        counter += 1
+_NUMBERS: Final = Struct(">4Q")
+STOCK_WORDS: Final = 8192
+
+
+@cache
+def _stock() -> tuple[str, Sequence[int]]:
+    """A long text, and where its words begin: what is said is cut out of it, at once."""
+    dice = Dice(b"stock")
+    words = [WORDS[dice.below(len(WORDS))] for _ in range(STOCK_WORDS)]
+    return " ".join(words), tuple(accumulate((len(word) + 1 for word in words[:-1]), initial=0))
 
 
 def prose(dice: Dice, characters: int) -> str:
     """Marked text of about that length, at least the mark and a word."""
-    parts = [WORDS[dice.below(len(WORDS))]]
-    length = len(MARK) + len(parts[0])
-    while length < characters:
-        word = WORDS[dice.below(len(WORDS))]
-        parts.append(word)
-        length += len(word) + 1
-    return MARK + " ".join(parts)
+    text, starts = _stock()
+    said, left = MARK, characters - len(MARK)
+    while True:
+        start = starts[dice.below(len(starts))]
+        end = text.find(" ", start + max(0, left))
+        if end >= 0:
+            return said + text[start:end]
+        said += text[start:] + " "
+        left = characters - len(said)
 
 
 def value(schema: Any, dice: Dice) -> Any:

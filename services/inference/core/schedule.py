@@ -16,9 +16,10 @@ An offer costs O(log n), a choice O(1) on average and O(log n) where requests ha
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from penstock.contracts.messages import Lane
@@ -74,6 +75,14 @@ class _Soonest(Generic[T]):
             heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
+    def clear(self) -> None:
+        self._heap.clear()
+
+    @property
+    def at_ms(self) -> float:
+        """Before this nothing comes due."""
+        return self._heap[0][0] if self._heap else inf
+
     def until(self, now_ms: float) -> Iterator[Waiting[T]]:
         """Takes out what has come due."""
         while self._heap and (self._heap[0][0] <= now_ms or self._heap[0][2].taken):
@@ -87,20 +96,27 @@ class _LaneQueue(Generic[T]):
 
     def __init__(self, share: float) -> None:
         self.share: Final = share
-        self._forget()
-
-    def _forget(self) -> None:
-        """Nobody waits: who comes next is new, and owed nothing."""
         self.owed = 0.0
         self.count = 0
         self.tokens = 0
         self._quantum = 1
-        self._tenants: dict[str, _Tenant[T]] = {}
-        self._fresh: deque[_Tenant[T]] = deque()
-        self._old: deque[_Tenant[T]] = deque()
-        self._safe = _Soonest[T]()
-        self._at_risk = _Soonest[T]()
-        self._late = _Soonest[T]()
+        self._tenants: Final[dict[str, _Tenant[T]]] = {}
+        self._fresh: Final[deque[_Tenant[T]]] = deque()
+        self._old: Final[deque[_Tenant[T]]] = deque()
+        self._safe: Final = _Soonest[T]()
+        self._at_risk: Final = _Soonest[T]()
+        self._late: Final = _Soonest[T]()
+        self._quiet_until_ms = inf
+        """Before this nobody's deadline is near who waits."""
+
+    def _forget(self) -> None:
+        """Nobody waits: who comes next is new, and owed nothing."""
+        self.owed = 0.0
+        self.count = self.tokens = 0
+        self._quantum = 1
+        for kept in (self._tenants, self._fresh, self._old, self._safe, self._at_risk, self._late):
+            kept.clear()
+        self._quiet_until_ms = inf
 
     def has(self, tenant: str) -> bool:
         return (found := self._tenants.get(tenant)) is not None and found.waiting > 0
@@ -115,15 +131,20 @@ class _LaneQueue(Generic[T]):
         tenant.waiting += 1
         self.count += 1
         self.tokens += waiting.cost
-        self._safe.push(waiting.deadline_ms - 2 * waiting.service_ms, waiting, self.count)
+        at_ms = waiting.deadline_ms - 2 * waiting.service_ms
+        self._safe.push(at_ms, waiting, self.count)
+        self._quiet_until_ms = min(self._quiet_until_ms, at_ms)
 
     def lapsed(self, now_ms: float) -> Waiting[T] | None:
         """One whose deadline has passed, after moving everything to where it belongs by now."""
+        if now_ms < self._quiet_until_ms:
+            return None
         for waiting in self._safe.until(now_ms):
             self._at_risk.push(waiting.deadline_ms - waiting.service_ms, waiting, self.count)
         for waiting in self._at_risk.until(now_ms):
             self._late.push(waiting.deadline_ms, waiting, self.count)
         first = self._late.first()
+        self._quiet_until_ms = min(self._safe.at_ms, self._at_risk.at_ms, self._late.at_ms)
         return first if first is not None and first.deadline_ms <= now_ms else None
 
     def head(self) -> Waiting[T] | None:
@@ -174,9 +195,10 @@ class Schedule(Generic[T]):
     def clear(self) -> None:
         """Nothing waits any more."""
         self._lanes = {lane: _LaneQueue[T](self._shares.get(lane, 0.0)) for lane in URGENT_FIRST}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(lane.count for lane in self._lanes.values())
+        return self._count
 
     def count(self, lane: Lane) -> int:
         """Requests of a lane that wait."""
@@ -193,19 +215,28 @@ class Schedule(Generic[T]):
     def offer(self, waiting: Waiting[T]) -> None:
         """One more. Those of a tenant in a lane are taken in the order of their offers, unless at risk."""
         self._lanes[waiting.lane].offer(waiting)
+        self._count += 1
+
+    def withdraw(self, waiting: Waiting[T]) -> None:
+        """One that waits is taken out before its turn."""
+        if not waiting.taken:
+            self._lanes[waiting.lane].take(waiting, charged=False)
+            self._count -= 1
 
     def take(self, now_ms: float, fits: Callable[[Waiting[T]], bool]) -> Waiting[T] | None:
         """The next one, taken out; None where nothing waits, or the next does not fit.
 
         One whose deadline has passed comes first and is not asked to fit: it needs no engine.
         """
-        for lane in self._lanes.values():
-            lapsed = lane.lapsed(now_ms) if lane.count else None
+        lanes = [lane for lane in self._lanes.values() if lane.count]
+        for lane in lanes:
+            lapsed = lane.lapsed(now_ms)
             if lapsed is not None:
                 lane.take(lapsed, charged=False)
+                self._count -= 1
                 return lapsed
         skipped = None
-        due = self._due()
+        due = _due(lanes) if len(lanes) > 1 else None
         if due is not None:
             lane, head = due
             if fits(head):
@@ -213,24 +244,13 @@ class Schedule(Generic[T]):
             if lane.owed >= 2 * head.cost:
                 return None
             skipped = lane
-        for lane in self._lanes.values():
-            if lane.count == 0 or lane is skipped:
+        for lane in lanes:
+            if lane is skipped:
                 continue
             first = lane.head()
             assert first is not None
             return self._taken(lane, first) if fits(first) else None
         return None
-
-    def _due(self) -> tuple[_LaneQueue[T], Waiting[T]] | None:
-        """The lane that is owed its head, if any: the one that is owed the most of it."""
-        due: tuple[_LaneQueue[T], Waiting[T]] | None = None
-        most = 1.0
-        for lane in self._lanes.values():
-            if lane.owed > 0.0 and (head := lane.head()) is not None:
-                times = lane.owed / ((1 - lane.share) * head.cost)
-                if times >= most:
-                    due, most = (lane, head), times
-        return due
 
     def _taken(self, lane: _LaneQueue[T], head: Waiting[T]) -> Waiting[T]:
         for other in self._lanes.values():
@@ -238,4 +258,17 @@ class Schedule(Generic[T]):
                 other.owed += other.share * head.cost
         lane.owed = max(0.0, lane.owed - (1 - lane.share) * head.cost)
         lane.take(head, charged=True)
+        self._count -= 1
         return head
+
+
+def _due(lanes: Iterable[_LaneQueue[T]]) -> tuple[_LaneQueue[T], Waiting[T]] | None:
+    """The lane that is owed its head, if any: the one that is owed the most of it."""
+    due: tuple[_LaneQueue[T], Waiting[T]] | None = None
+    most = 1.0
+    for lane in lanes:
+        if lane.owed > 0.0 and (head := lane.head()) is not None:
+            times = lane.owed / ((1 - lane.share) * head.cost)
+            if times >= most:
+                due, most = (lane, head), times
+    return due

@@ -5,12 +5,13 @@ The answer follows from the request's id alone. Token counts are estimated from 
 
 import asyncio
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from penstock.contracts.messages import InferenceRequested, TokenUsage, WorkError
 from services.inference.core.buckets import estimated_prompt_tokens
 from services.inference.core.failures import timed_out
-from services.inference.core.roofline import Roofline, Sequence
+from services.inference.core.roofline import Roofline
 from services.inference.core.simulated_answer import TOKEN_CHARACTERS, Said, said
 from services.inference.core.simulation import Batch, Job, blocks_of, kv_tokens_max
 from services.inference.engines.protocol import (
@@ -24,7 +25,7 @@ from services.inference.engines.protocol import (
 )
 
 SLEEP_SECONDS_MIN: Final = 0.001
-"""Steps are added up to at least this before sleeping: a timer is no more precise, and an idle wake-up not free."""
+"""Steps are added up to at least this before waiting: a timer is no more precise, and an idle wake-up not free."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +34,7 @@ class _Call:
     said: Said
     done: asyncio.Future[None]
     arrived: float
+    timeout_seconds: float
     on_delta: OnDelta | None
     prompt: int
     told: int = 0
@@ -40,21 +42,9 @@ class _Call:
     first_token_ms: float | None = None
 
     @property
-    def usage(self) -> TokenUsage:
-        """What it has used so far."""
-        cached = self.job.cached_tokens
-        return TokenUsage(input=self.prompt - cached, cached_input=cached, output=min(self.said.output, self.job.given))
-
-    def tell(self) -> None:
-        """Tells what has come since the last time."""
-        if self.on_delta is None or self.said.output == 0:
-            return
-        given = self.job.given
-        upto = len(self.said.text) if self.job.sequence.finished else given * TOKEN_CHARACTERS
-        text = self.said.text[self.told : upto]
-        if text:
-            self.told += len(text)
-            self.on_delta(Delta(text, min(given, self.said.output)))
+    def until(self) -> float:
+        """Past which nobody awaits it."""
+        return self.arrived + self.timeout_seconds
 
 
 class SimulatedEngine:
@@ -79,7 +69,12 @@ class SimulatedEngine:
             raise ValueError("the model's weights leave no room in the accelerator's memory")
         self._speed: Final = speed
         self._calls: Final[dict[Job, _Call]] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._streamed: Final[dict[Job, _Call]] = {}
+        """Those whose text is told while it comes."""
+        self._next: asyncio.Handle | None = None
+        self._owed = self._waits_since = 0.0
+        self._until = inf
+        """No call has to be over before this."""
         context = roofline.model.context_tokens_max
         room = self._batch.kv_max if context is None else min(context, self._batch.kv_max)
         self._limits: Final = ModelLimits(room, images=True, embeddings=True, tools=True, adapters=adapters)
@@ -119,76 +114,108 @@ class SimulatedEngine:
         answer = said(request)
         if isinstance(answer, WorkError):
             raise EngineFailedError(answer)
-        call = self._begun(request, answer, on_delta)
+        call = self._begun(request, answer, timeout_seconds, on_delta)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await call.done
-        except TimeoutError as error:
-            raise EngineFailedError(timed_out(timeout_seconds), call.usage, call.first_token_ms) from error
+            await call.done
         except asyncio.CancelledError as error:
-            raise AbortedError(call.usage, call.first_token_ms) from error
-        finally:
-            self._calls.pop(call.job, None)
-            self._batch.remove(call.job)
+            self._leave(call)
+            raise AbortedError(self._usage(call), call.first_token_ms) from error
         return Generation(
             answer.text,
             answer.finish_reason,
-            call.usage,
+            self._usage(call),
             call.first_token_ms or 0.0,
             tool_calls=answer.tool_calls,
             logprobs=answer.logprobs,
             embeddings=answer.embeddings,
         )
 
-    def _begun(self, request: InferenceRequested, answer: Said, on_delta: OnDelta | None) -> _Call:
+    def _begun(
+        self, request: InferenceRequested, answer: Said, timeout_seconds: float, on_delta: OnDelta | None
+    ) -> _Call:
         loop = asyncio.get_running_loop()
-        prompt = estimated_prompt_tokens(request)
-        output = max(1, answer.output)  # an embedding too takes one step
-        job = Job(Sequence(prompt, output), output, blocks_of(request.tenant, _read(request)))
-        call = _Call(job, answer, loop.create_future(), loop.time(), on_delta, prompt)
+        prompt, arrived = estimated_prompt_tokens(request), loop.time()
+        job = Job(prompt, max(1, answer.output), blocks_of(request.tenant, _read(request)))  # also an embedding: a step
+        call = _Call(job, answer, loop.create_future(), arrived, timeout_seconds, on_delta, prompt)
         self._calls[job] = call
+        self._until = min(self._until, call.until)
         self._batch.add(job)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
+        if self._next is None:
+            self._owed, self._waits_since = 0.0, arrived
+            self._next = loop.call_soon(self._go_on)
         return call
 
-    async def _run(self) -> None:
-        """One step after another while there is anybody in the batch."""
+    def _leave(self, call: _Call) -> None:
+        """Before its end."""
+        self._calls.pop(call.job, None)
+        self._streamed.pop(call.job, None)
+        self._batch.remove(call.job)
+
+    def _go_on(self) -> None:
+        """Tells what came of the steps whose time has passed, and takes the next ones."""
+        self._next = None
         loop = asyncio.get_running_loop()
-        owed = 0.0
-        batch = self._batch
+        now, batch = loop.time(), self._batch
+        self._owed -= now - self._waits_since  # a late wake-up is made up for by the next steps
+        self._owed = max(self._owed, -1.0)
+        self._tell(now)
+        if now >= self._until:
+            self._end_late(now)
         while batch.running or batch.waiting:
-            owed += batch.step() / self._speed
-            if owed >= SLEEP_SECONDS_MIN or any(job.sequence.finished for job in batch.running):
-                slept_from = loop.time()
-                await asyncio.sleep(owed)
-                owed -= loop.time() - slept_from  # a late wake-up is made up for by the next steps
-                owed = max(owed, -1.0)
-                self._tell(loop.time())
+            self._owed += batch.step() / self._speed
+            if self._owed >= SLEEP_SECONDS_MIN or batch.ended:
+                self._waits_since = loop.time()
+                self._next = loop.call_later(max(0.0, self._owed), self._go_on)
+                return
 
     def _tell(self, now: float) -> None:
         """Tells those in the batch what has come, and those who are done that they are."""
-        for job in list(self._batch.running):
-            sequence = job.sequence
-            if not sequence.started or not (job.watched or sequence.output_left <= 0):
-                continue
-            call = self._calls.get(job)
-            if call is None or call.done.done():
-                continue
-            if call.first_token_ms is None:
+        batch, calls = self._batch, self._calls
+        for job in batch.begun:
+            call = calls.get(job)
+            if call is not None and call.first_token_ms is None:
                 call.first_token_ms = (now - call.arrived) * 1000
-                job.watched = call.on_delta is not None
-            call.tell()
-            if sequence.output_left <= 0:
-                self._batch.keep(job)
-                self._batch.remove(job)
+                if call.on_delta is not None:
+                    self._streamed[job] = call
+        batch.begun.clear()
+        for call in self._streamed.values():
+            self._tell_text(call)
+        for job in batch.ended:
+            call = calls.pop(job, None)
+            if call is not None and not call.done.done():
                 call.done.set_result(None)
+            self._streamed.pop(job, None)
+        batch.ended.clear()
+
+    def _tell_text(self, call: _Call) -> None:
+        """Tells what has come since the last time."""
+        text, output = call.said.text, call.said.output
+        given = self._batch.given(call.job)
+        piece = text[call.told : len(text) if given >= output else given * TOKEN_CHARACTERS]
+        if piece and call.on_delta is not None:
+            call.told += len(piece)
+            call.on_delta(Delta(piece, min(given, output)))
+
+    def _end_late(self, now: float) -> None:
+        """Ends those that nobody awaits any more."""
+        for call in [each for each in self._calls.values() if each.until <= now]:
+            self._leave(call)
+            if not call.done.done():
+                error = timed_out(call.timeout_seconds)
+                call.done.set_exception(EngineFailedError(error, self._usage(call), call.first_token_ms))
+        self._until = min((call.until for call in self._calls.values()), default=inf)
+
+    def _usage(self, call: _Call) -> TokenUsage:
+        """What it has used so far."""
+        cached, given = call.job.cached_tokens, self._batch.given(call.job)
+        output = min(call.said.output, given)
+        return TokenUsage(input=call.prompt - cached, cached_input=cached, output=output)
 
     async def close(self) -> None:
-        """Ends the loop."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        """Takes no step more."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
 
 def _read(request: InferenceRequested) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.messages import TokenUsage
 from penstock.contracts.prices import PriceList, TokenPrice, parsed, token_cost
-from services.inference.core.pricing import Rate, money, seconds
+from services.inference.core.pricing import Rate, money, money_text, seconds, seconds_text
 from services.inference.settings import PRICES
 
 PRICE = st.decimals(min_value=0, max_value=1000, allow_nan=False, places=6)
@@ -23,6 +23,12 @@ def test_a_rate_is_exact_to_the_quantum(per_hour: Decimal, gpus: int, nanosecond
     exact = per_hour * gpus * nanoseconds / 3_600_000_000_000
 
     assert 0 <= exact - money(Rate(per_hour, gpus).quanta(nanoseconds)) < Decimal("1.001E-12")
+
+
+@given(st.integers(0, 10**25))
+def test_an_amount_as_text_is_the_decimal_in_full(units: int) -> None:
+    assert money_text(units) == format(money(units), "f")
+    assert seconds_text(units) == format(seconds(units), "f")
 
 
 def test_an_hour_of_eight_accelerators_costs_eight_prices() -> None:

@@ -219,3 +219,21 @@ def test_heaps_forget_what_was_taken_otherwise() -> None:
         soonest.push(1e9, each, alive=1)
         each.taken = True
     assert len(soonest._heap) <= STALE_MAX + 3
+
+
+@given(moves=st.lists(offers, min_size=1, max_size=60), withdrawn=st.sets(st.integers(0, 59)))
+def test_who_is_withdrawn_is_not_taken_and_leaves_no_trace(moves: list[Offer], withdrawn: set[int]) -> None:
+    """Given a schedule, when some are withdrawn, once or twice, then the others come out in the order they had."""
+    schedule, without = Schedule[int](), Schedule[int]()
+    for number, move in enumerate(moves):
+        one = waiting(number, move.lane, "t", 100, FAR_MS)
+        schedule.offer(one)
+        if number in withdrawn:
+            schedule.withdraw(one)
+            schedule.withdraw(one)
+        else:
+            without.offer(waiting(number, move.lane, "t", 100, FAR_MS))
+
+    assert len(schedule) == len(without)
+    assert [schedule.tokens(lane) for lane in Lane] == [without.tokens(lane) for lane in Lane]
+    assert [each.item for each in drained(schedule)] == [each.item for each in drained(without)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from penstock.contracts.messages import ChatMessage, InferenceRequested, ToolCall, ToolSignature, WorkError
 from services.inference.core.catalogue import HARDWARE, MODELS
 from services.inference.core.regex_sample import matching
-from services.inference.core.roofline import Roofline, Sequence
+from services.inference.core.roofline import Roofline, Sequence, step
 from services.inference.core.sample import CannotSampleError, Dice
 from services.inference.core.simulated_answer import said
 from services.inference.core.simulation import Batch, Job, blocks_of, kv_tokens_max
@@ -35,7 +35,7 @@ def test_what_is_left_beside_the_weights_is_room_for_keys_and_values() -> None:
 
 
 def a_job(prompt: int, output: int, blocks: tuple[int, ...] = ()) -> Job:
-    return Job(Sequence(prompt, output), output, blocks)
+    return Job(prompt, output, blocks)
 
 
 @given(
@@ -58,14 +58,41 @@ def test_all_requests_end_and_never_more_is_held_than_there_is_room_for(
         assert batch.step() > 0
         assert batch.kv_used <= kv_max
         assert len(batch.running) <= batch_max
-        for job in [each for each in batch.running if each.sequence.finished]:
-            batch.remove(job)
         steps += 1
         assert steps < 10_000
 
     # then each has given all its tokens, and nothing is held
-    assert all(job.given == job.output for job in jobs)
+    assert all(batch.given(job) == job.output for job in jobs)
+    assert sorted(map(id, batch.ended)) == sorted(map(id, jobs))
     assert batch.kv_used == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 40), st.integers(0, 30)), min_size=1, max_size=20))
+def test_a_step_takes_as_long_and_ends_the_same_requests_as_one_of_the_roofline(
+    shapes: list[tuple[int, int, int]],
+) -> None:
+    # given requests that come at some step, in a batch and by themselves
+    batch = Batch(H100, 32, 10**9)
+    ours: dict[int, list[tuple[Job, Sequence]]] = {step_number: [] for _, _, step_number in shapes}
+    for prompt, output, step_number in shapes:
+        ours[step_number].append((a_job(prompt, output), Sequence(prompt, output)))
+    pairs: list[tuple[Job, Sequence]] = []
+
+    # when both are stepped to the end, then every step is the same
+    for number in range(1_000):
+        for job, _ in ours.get(number, []):
+            batch.add(job)
+        pairs += ours.get(number, [])
+        if not pairs:
+            continue
+        assert batch.step() == step([sequence for _, sequence in pairs], H100)
+        assert [batch.given(job) for job, _ in pairs] == [job.output - sequence.output_left for job, sequence in pairs]
+        ended = [job for job, sequence in pairs if sequence.finished]
+        assert set(map(id, batch.ended)) == set(map(id, ended))
+        batch.ended.clear()
+        pairs = [(job, sequence) for job, sequence in pairs if not sequence.finished]
+        assert batch.kv_used == sum(sequence.cached for _, sequence in pairs)
+    assert not pairs
 
 
 def test_the_newest_is_put_out_where_memory_ends_and_computed_again() -> None:
@@ -76,17 +103,13 @@ def test_the_newest_is_put_out_where_memory_ends_and_computed_again() -> None:
         batch.add(job)
 
     # when they are stepped to the end
-    order = []
     while batch.running or batch.waiting:
         batch.step()
-        for job in [each for each in batch.running if each.sequence.finished]:
-            order.append(job)
-            batch.remove(job)
 
     # then the newer one was put out once, and both have all their tokens
-    assert order == [first, second]
+    assert batch.ended == [first, second]
     assert batch.preemptions == 1
-    assert first.given == second.given == 100
+    assert batch.given(first) == batch.given(second) == 100
 
 
 def test_a_prefix_is_found_again_by_its_own_tenant_only() -> None:
@@ -97,8 +120,7 @@ def test_a_prefix_is_found_again_by_its_own_tenant_only() -> None:
         batch.add(job)
         batch.step()
         assert job.cached_tokens == expected
-        batch.keep(job)
-        batch.remove(job)
+        assert batch.ended.pop() is job
 
     assert (batch.prefix_tokens_asked, batch.prefix_tokens_hit) == (450, 144)
 
@@ -109,13 +131,10 @@ def test_prefixes_that_were_not_used_for_long_make_room() -> None:
         job = a_job(160, 1, blocks_of("a", name.ljust(640, "x")))
         batch.add(job)
         batch.step()
-        batch.keep(job)
-        batch.remove(job)
     again = [a_job(160, 1, blocks_of("a", name.ljust(640, "x"))) for name in ("newer", "old")]
     for job in again:
         batch.add(job)
         batch.step()
-        batch.remove(job)
 
     assert [job.cached_tokens for job in again] == [159, 0]
 

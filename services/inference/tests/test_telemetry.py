@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import HistogramMetricFamily
 
 from penstock.contracts.messages import TokenUsage
 from penstock.contracts.topics import INFERENCE_COMPLETED, Service
@@ -13,7 +14,7 @@ from penstock.testkit.received import Record
 from services.inference.caller import Limits, ModelCaller
 from services.inference.engines.protocol import EngineLoad
 from services.inference.station import Stations
-from services.inference.telemetry import InferenceInstruments, InferenceMetric
+from services.inference.telemetry import InferenceInstruments, InferenceMetric, _Distribution
 from services.inference.tests.scripted import AT_MS, ScriptedEngine, a_request, a_station, says
 
 SERIES = {"pool": "small", "lane": "batch", "model": "m"}
@@ -74,3 +75,25 @@ async def test_calls_and_engines_are_measured_under_the_names_that_are_documente
     assert {name for name in InferenceMetric if not any(each.startswith(name) for each in exported)} == set()
     engine.held.set()
     await held
+
+
+def test_a_distribution_shows_what_the_clients_own_histogram_would() -> None:
+    # given values between, on and beyond the bounds
+    values, bounds = (0.05, 0.1, 0.2, 1.0, 7.0), (0.1, 1.0, 2.5)
+    ours, theirs = _Distribution(bounds), Histogram("h", "what", ["lane"], buckets=bounds, registry=None)
+
+    # when both observe them
+    family = HistogramMetricFamily("h", "what", labels=["lane"])
+    for value in values:
+        ours.observe(value)
+        theirs.labels("batch").observe(value)
+    ours.add_to(family, ["batch"])
+
+    # then a scrape reads the same
+    (expected,) = theirs.collect()
+    told = {(sample.name, sample.labels.get("le")): sample.value for sample in family.samples}
+    assert told == {
+        (sample.name, sample.labels.get("le")): sample.value
+        for sample in expected.samples
+        if not sample.name.endswith("_created")
+    }

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from penstock.contracts.messages import InferenceRequested, Lane
+from penstock.contracts.messages import InferenceCompleted, InferenceRequested, Lane
 from penstock.contracts.topics import INFERENCE_COMPLETED, INFERENCE_REQUESTED, USAGE_RECORDED, Service
 from penstock.runtime.kafka.cancellations import Cancellations
 from penstock.runtime.kafka.inflight import InFlightConsumer
@@ -117,10 +117,10 @@ async def an_instance(engine: HeldEngine, *, concurrency: int) -> AsyncIterator[
     log = MemoryLog({**dict.fromkeys(topics, 2), INFERENCE_COMPLETED.name: 4, USAGE_RECORDED.name: 1})
     station = a_station(engine, concurrency=concurrency)
     stations = Stations([station])
-    queue = EngineQueue(stations, Reader(stations, POOL, 4), lambda: AT_MS, asyncio.get_running_loop().time)
+    cancellations, clock = Cancellations(), asyncio.get_running_loop().time
+    queue = EngineQueue(stations, Reader(stations, POOL, 4), cancellations, lambda: AT_MS, clock)
     publisher = Publisher(Service.INFERENCE, log)
     await publisher.start()
-    cancellations = Cancellations()
     handle = a_caller(station, cancellations=cancellations).handle
     consumer = InFlightConsumer(
         Service.INFERENCE, topics, "g", handle, publisher, log, in_flight_max=10_000, queue=queue, drain_seconds=0.1
@@ -272,15 +272,56 @@ async def test_the_place_of_a_call_that_is_cancelled_goes_to_the_next() -> None:
         await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 2)
 
 
-async def test_a_request_that_is_cancelled_while_it_waits_reaches_no_engine() -> None:
+async def test_a_request_that_is_cancelled_while_it_waits_is_answered_at_once() -> None:
+    """Given a full engine, when one that waits is not needed any more, then it is answered before any place is free."""
     async with an_instance(HeldEngine(), concurrency=1) as instance:
         requests = [instance.ask(Lane.STANDARD) for _ in range(3)]
         await instance.engine.until_called(1)
         await instance.until(lambda: len(instance.queue) == 2)
 
         instance.cancellations.tell(requests[1].request_id, "not needed")
+        await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 1)
+
+        (answer,) = instance.log.records(INFERENCE_COMPLETED.name)
+        completed = InferenceCompleted.model_validate_json(answer.value or b"")
+        assert completed.error is not None
+        assert (completed.request_id, completed.error.code) == (requests[1].request_id, "cancelled")
+        schedule = instance.station.gate.schedule
+        assert (len(instance.queue), len(schedule), schedule.tokens(Lane.STANDARD)) == (1, 1, 17)
+        assert instance.engine.inside_now == [requests[0].request_id]
+
+        # and the next place is another's
         instance.engine.end_first()
         await instance.engine.until_called(2)
-
         assert instance.engine.inside_now == [requests[2].request_id]
-        await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 2)
+
+
+async def test_a_request_that_was_cancelled_before_it_came_waits_for_nothing() -> None:
+    async with an_instance(HeldEngine(), concurrency=1) as instance:
+        instance.ask(Lane.STANDARD)
+        await instance.engine.until_called(1)
+        late = a_request(2, priority=Lane.STANDARD)
+        instance.cancellations.tell(late.request_id, "not needed")
+
+        assert instance.ask(Lane.STANDARD).request_id == late.request_id
+
+        await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 1)
+        assert len(instance.engine.calls) == 1
+
+
+async def test_of_a_request_that_waits_twice_both_are_answered_when_it_is_cancelled() -> None:
+    """Given a request and its redelivery under another event, when it is cancelled, then nobody waits for ever."""
+    async with an_instance(HeldEngine(), concurrency=1) as instance:
+        instance.ask(Lane.STANDARD)
+        await instance.engine.until_called(1)
+        twice = instance.ask(Lane.STANDARD)
+        instance.ask(Lane.STANDARD, request_id=twice.request_id)
+        await instance.until(lambda: len(instance.queue) == 2)
+
+        instance.cancellations.tell(twice.request_id, "not needed")
+        await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 1)
+        instance.engine.end_first()
+
+        await instance.until(lambda: len(instance.log.records(INFERENCE_COMPLETED.name)) == 3)
+        assert len(instance.engine.calls) == 1
+        await instance.until(lambda: instance.station.gate.taken == 0)

@@ -7,7 +7,7 @@ instance was, and may overtake its request, so that ids are remembered. Whoever 
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from aiokafka.errors import KafkaError
@@ -41,23 +41,31 @@ class Cancellations:
 
     def __init__(self, ids_max: int = IDS_MAX) -> None:
         self._ids_max = ids_max
-        self._reasons: OrderedDict[UUID, str] = OrderedDict()
-        self._running: dict[UUID, list[Heeding]] = {}
+        # By the ids' numbers: those hash and compare without a line of Python.
+        self._reasons: OrderedDict[int, str] = OrderedDict()
+        self._running: dict[int, list[Heeding]] = {}
+        self._listeners: list[Callable[[UUID], None]] = []
         self._log = logger("cancellations")
 
     def tell(self, request_id: UUID, reason: str) -> None:
         """Nobody awaits this request any more: what runs for it here is stopped."""
-        self._reasons[request_id] = reason
-        self._reasons.move_to_end(request_id)
+        self._reasons[request_id.int] = reason
+        self._reasons.move_to_end(request_id.int)
         while len(self._reasons) > self._ids_max:
             self._reasons.popitem(last=False)
-        for each in self._running.get(request_id, ()):
+        for each in self._running.get(request_id.int, ()):
             self._log.info(LogEvent.WORK_STOPPED, request_id=str(request_id), reason=reason)
             each.stop()
+        for listener in self._listeners:
+            listener(request_id)
+
+    def listen(self, listener: Callable[[UUID], None]) -> None:
+        """`listener` is called with every request that is cancelled from now on, once it is `told`."""
+        self._listeners.append(listener)
 
     def told(self, request_id: UUID) -> bool:
         """Whether a request is known to be cancelled."""
-        return request_id in self._reasons
+        return request_id.int in self._reasons
 
     def heeding(self, request_id: UUID) -> "Heeding":
         """What is in this context is cancelled as soon as the request is.
@@ -65,7 +73,7 @@ class Cancellations:
         Entering raises WorkStoppedError where it is already, leaving does where it was. A cancellation from elsewhere
         (a drain that took too long) stays one.
         """
-        return Heeding(request_id, self._reasons, self._running)
+        return Heeding(request_id.int, self._reasons, self._running)
 
 
 class Heeding:
@@ -73,7 +81,7 @@ class Heeding:
 
     __slots__ = ("_before", "_reasons", "_request_id", "_running", "_stopped", "_task")
 
-    def __init__(self, request_id: UUID, reasons: Mapping[UUID, str], running: "dict[UUID, list[Heeding]]") -> None:
+    def __init__(self, request_id: int, reasons: Mapping[int, str], running: "dict[int, list[Heeding]]") -> None:
         self._request_id = request_id
         self._reasons = reasons
         self._running = running
