@@ -46,3 +46,18 @@ async def test_migrations_are_applied_once_and_in_order(stack: Any, tmp_path: Pa
         assert await pool.fetchval("SELECT count(*) FROM thing") == 1
     finally:
         await pool.close()
+
+
+@pytest.mark.stack
+async def test_what_is_an_array_is_told_by_its_type(stack: Any) -> None:
+    """Given lists and tuples, when they are sent as arrays, then they arrive; of a set that is not even asked."""
+    pool = await connect_pool(await stack.new_database(), connections_max=1)
+    try:
+        arrived = await pool.fetchrow(
+            "SELECT $1::text[], $2::bytea[], $3::int[]", ("a", None), [b"b"], [[1, 2], [3, 4]]
+        )
+        assert tuple(arrived or ()) == (["a", None], [b"b"], [[1, 2], [3, 4]])
+        with pytest.raises(asyncpg.DataError, match="sized iterable"):
+            await pool.fetchrow("SELECT $1::int[]", {1, 2})
+    finally:
+        await pool.close()
