@@ -7,30 +7,29 @@ an alias is what was set last.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
+import msgspec
 import orjson
 
 from penstock.contracts import topics
 from penstock.contracts.ids import run_key
 from penstock.runtime.kafka.records import Received
 from services.gateway.read_models import fields
-from services.gateway.read_models.fields import MalformedRecordError
+from services.gateway.read_models.fields import Count, Form, MalformedRecordError, Moment, Text, body_of
 from services.gateway.read_models.stretches import StretchRow, stretch_row
 from services.gateway.read_models.usage import UsageRow, usage_row
-from services.gateway.read_models.waste import IN_VAIN, wasted_by
+from services.gateway.read_models.waste import IN_VAIN, Change, wasted_by
 
 RUNNING: Final = "running"
-ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 SEQUENCE_OF_AN_END: Final = -1
-LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LONG_AGO: Final = 0.0
 
 
-@dataclass(slots=True)
-class RunRow:
-    """What the list of runs shows; the rest is read from the bodies."""
+class RunRow(msgspec.Struct, gc=False):
+    """What the list of runs shows; the rest is read from the bodies. Times in seconds since 1970 UTC."""
 
     run_key: UUID
     tenant: str
@@ -38,11 +37,11 @@ class RunRow:
     workflow: str
     version: str
     labels: str
-    started_at: datetime
+    started_at: float
     sequence: int
     status: str
-    running_at: datetime
-    updated_at: datetime
+    running_at: float
+    updated_at: float
 
     def merge(self, other: "RunRow") -> None:
         """The same rule as `upsert_runs`."""
@@ -59,7 +58,8 @@ class Batch:
 
     runs: dict[UUID, RunRow] = field(default_factory=dict)
     progress: dict[tuple[UUID, int], bytes] = field(default_factory=dict)
-    ends: dict[UUID, tuple[str, datetime, bytes]] = field(default_factory=dict)
+    ends: dict[UUID, tuple[str, float, bytes]] = field(default_factory=dict)
+    """Status, seconds since 1970 UTC, body."""
     usage: dict[UUID, UsageRow] = field(default_factory=dict)
     repeats: list[UsageRow] = field(default_factory=list)
     """Of requests that are in `usage`, from another life of an engine."""
@@ -86,115 +86,153 @@ class Refused:
     reason: str
 
 
+class _Start(msgspec.Struct, gc=False):
+    started_at: Moment
+
+
+class _Progressed(msgspec.Struct, gc=False):
+    """What is read of `penstock.run.progressed.v1`."""
+
+    run_key: str
+    run_id: Text
+    tenant: Text
+    workflow: Text
+    version: Text
+    status: Literal["running", "completed", "failed", "cancelled"]
+    at: Moment
+    labels: dict[str, Any] | None = None
+    sequence: Count = 0
+    changes: list[Change] = []
+    start: _Start | None = None
+
+
+class _Finished(msgspec.Struct, gc=False):
+    """What is read of `penstock.run.finished.v1`."""
+
+    run_id: Text
+    tenant: Text
+    workflow: Text
+    version: Text
+    status: Literal["completed", "failed", "cancelled"]
+    started_at: Moment
+    finished_at: Moment
+    labels: dict[str, Any] | None = None
+
+
+class _Published(msgspec.Struct, gc=False):
+    """What is read of `penstock.workflow.published.v1`."""
+
+    name: Text
+    version: Text
+    definition: Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
+    published_at: Moment
+
+
+class _Aliased(msgspec.Struct, gc=False):
+    """What is read of `penstock.workflow.aliased.v1`."""
+
+    name: Text
+    alias: Text
+    version: Text
+    set_at: Moment
+
+
+_PROGRESSED: Final = Form(_Progressed)
+_FINISHED: Final = Form(_Finished)
+_PUBLISHED: Final = Form(_Published)
+_ALIASED: Final = Form(_Aliased)
+
+
 def fold(records: Iterable[Received]) -> tuple[Batch, list[Refused]]:
     """What the records come to; those that cannot be understood are set aside."""
     batch = Batch()
     refused: list[Refused] = []
     for record in records:
         try:
-            _FOLDERS[record.topic](batch, *fields.document_of(record))
+            _FOLDERS[record.topic](batch, body_of(record))
         except MalformedRecordError as error:
             refused.append(Refused(record, str(error)))
     return batch, refused
 
 
-def _progressed(batch: Batch, document: fields.Document, body: bytes) -> None:
-    key = fields.key(document, "run_key")
-    sequence = fields.count(document, "sequence")
-    at = fields.moment(document, "at")
-    status = document.get("status")
-    if status != RUNNING and status not in ENDED:
-        raise MalformedRecordError("$.status: expected running, completed, failed or cancelled")
-    start = document.get("start")
-    _check_changes(batch, key, document.get("changes", ()))
-    row = RunRow(
-        run_key=key,
-        tenant=fields.text(document, "tenant"),
-        run_id=fields.text(document, "run_id"),
-        workflow=fields.text(document, "workflow"),
-        version=fields.text(document, "version"),
-        labels=_labels(document),
-        started_at=at if start is None else fields.moment(fields.mapping(document, "start"), "started_at"),
-        sequence=sequence,
-        status=status,
-        running_at=at if status == RUNNING else LONG_AGO,
-        updated_at=at,
+def _progressed(batch: Batch, body: bytes) -> None:
+    said = _PROGRESSED.read(body)
+    key, at, status = fields.key("run_key", said.run_key), said.at.timestamp(), said.status
+    for change in said.changes:
+        if change.phase in IN_VAIN or change.attempt != 1:
+            for attempt, waste in wasted_by(key, change).items():
+                batch.wasted[attempt] = min(waste, batch.wasted.get(attempt, waste))
+    batch.progress.setdefault((key, said.sequence), body)
+    batch.keep_run(
+        RunRow(
+            key,
+            said.tenant,
+            said.run_id,
+            said.workflow,
+            said.version,
+            _labels(said.labels),
+            at if said.start is None else said.start.started_at.timestamp(),
+            said.sequence,
+            status,
+            at if status == RUNNING else LONG_AGO,
+            at,
+        )
     )
-    batch.progress.setdefault((key, sequence), body)
-    batch.keep_run(row)
 
 
-def _finished(batch: Batch, document: fields.Document, body: bytes) -> None:
-    tenant, run_id = fields.text(document, "tenant"), fields.text(document, "run_id")
-    key = run_key(tenant, run_id)
-    started_at, finished_at = fields.moment(document, "started_at"), fields.moment(document, "finished_at")
-    status = document.get("status")
-    if status not in ENDED:
-        raise MalformedRecordError("$.status: expected completed, failed or cancelled")
-    row = RunRow(
-        run_key=key,
-        tenant=tenant,
-        run_id=run_id,
-        workflow=fields.text(document, "workflow"),
-        version=fields.text(document, "version"),
-        labels=_labels(document),
-        started_at=started_at,
-        sequence=SEQUENCE_OF_AN_END,
-        status=RUNNING,
-        running_at=started_at,
-        updated_at=finished_at,
-    )
+def _finished(batch: Batch, body: bytes) -> None:
+    said = _FINISHED.read(body)
+    key = run_key(said.tenant, said.run_id)
+    started_at, finished_at = said.started_at.timestamp(), said.finished_at.timestamp()
     known = batch.ends.get(key)
     if known is None or finished_at > known[1]:
-        batch.ends[key] = (status, finished_at, body)
-    batch.keep_run(row)
+        batch.ends[key] = (said.status, finished_at, body)
+    batch.keep_run(
+        RunRow(
+            key,
+            said.tenant,
+            said.run_id,
+            said.workflow,
+            said.version,
+            _labels(said.labels),
+            started_at,
+            SEQUENCE_OF_AN_END,
+            RUNNING,
+            started_at,
+            finished_at,
+        )
+    )
 
 
-def _used(batch: Batch, document: fields.Document, body: bytes) -> None:
-    entry = usage_row(document, body)
+def _used(batch: Batch, body: bytes) -> None:
+    entry = usage_row(body)
     known = batch.usage.setdefault(entry.request_id, entry)
     if known is not entry and known.engine_session != entry.engine_session:
         batch.repeats.append(entry)
 
 
-def _metered(batch: Batch, document: fields.Document, body: bytes) -> None:
-    row = stretch_row(document, body)
+def _metered(batch: Batch, body: bytes) -> None:
+    row = stretch_row(body)
     batch.stretches.setdefault((row.engine_session, row.sequence), row)
 
 
-def _published(batch: Batch, document: fields.Document, body: bytes) -> None:
-    if not fields.mapping(document, "definition"):
-        raise MalformedRecordError("$.definition: expected an object")
-    name, version = fields.text(document, "name"), fields.text(document, "version")
-    batch.definitions.setdefault((name, version), (fields.moment(document, "published_at"), body))
+def _published(batch: Batch, body: bytes) -> None:
+    said = _PUBLISHED.read(body)
+    batch.definitions.setdefault((said.name, said.version), (said.published_at, body))
 
 
-def _aliased(batch: Batch, document: fields.Document, body: bytes) -> None:
-    name, alias = fields.text(document, "name"), fields.text(document, "alias")
-    fields.text(document, "version")
-    set_at = fields.moment(document, "set_at")
-    known = batch.aliases.get((name, alias))
-    if known is None or set_at >= known[0]:
-        batch.aliases[name, alias] = (set_at, body)
+def _aliased(batch: Batch, body: bytes) -> None:
+    said = _ALIASED.read(body)
+    known = batch.aliases.get((said.name, said.alias))
+    if known is None or said.set_at >= known[0]:
+        batch.aliases[said.name, said.alias] = (said.set_at, body)
 
 
-def _check_changes(batch: Batch, run: UUID, changes: Any) -> None:
-    if type(changes) is not list and changes != ():
-        raise MalformedRecordError("$.changes: expected a list")
-    for change in changes:
-        if type(change) is not dict or type(change.get("step")) is not str or type(change.get("phase")) is not str:
-            raise MalformedRecordError(f"$.changes[{changes.index(change)}]: expected a step and its phase")
-        if change["phase"] in IN_VAIN or change.get("attempt", 1) != 1:
-            for attempt, waste in wasted_by(run, change).items():
-                batch.wasted[attempt] = min(waste, batch.wasted.get(attempt, waste))
-
-
-def _labels(document: fields.Document) -> str:
-    labels = fields.mapping(document, "labels")
+def _labels(labels: Mapping[str, Any] | None) -> str:
     return orjson.dumps(labels).decode() if labels else "{}"
 
 
-_FOLDERS: Final[Mapping[str, Callable[[Batch, fields.Document, bytes], None]]] = {
+_FOLDERS: Final[Mapping[str, Callable[[Batch, bytes], None]]] = {
     topics.RUN_PROGRESSED.name: _progressed,
     topics.RUN_FINISHED.name: _finished,
     topics.USAGE_RECORDED.name: _used,

@@ -1,7 +1,6 @@
 """Owns writing the ledger: entries once by their request, sums by hour and label, the lives of engines."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -52,7 +51,7 @@ async def write_usage(connection: Any, batch: Batch, *, again: bool) -> None:
 async def write_stretches(connection: Any, rows: Sequence[StretchRow]) -> None:
     """The stretches that are new, and the lives that they belong to."""
     ordered = sorted(rows, key=lambda row: (row.engine_session.bytes, row.sequence))
-    columns = [[_text_if_decimal(getattr(row, each.name)) for row in ordered] for each in fields(StretchRow)]
+    columns = [[_text_if_decimal(getattr(row, name)) for row in ordered] for name in StretchRow.__struct_fields__]
     await connection.execute(_LEDGER["insert_stretches"], *columns)
 
 

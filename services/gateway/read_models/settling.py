@@ -16,8 +16,8 @@ import asyncpg
 
 from penstock.runtime.postgres import AWAY, load_queries
 from penstock.runtime.telemetry import logger
-from services.gateway.read_models import fields, ledger
-from services.gateway.read_models.usage import UsageRow, usage_row
+from services.gateway.read_models import ledger
+from services.gateway.read_models.usage import usage_row
 from services.gateway.read_models.waste import ABANDONED, FAILED_RUN, RETRY
 from services.gateway.telemetry import LogEvent
 
@@ -63,7 +63,7 @@ async def settle_for_ever(pool: asyncpg.Pool, stop: asyncio.Event) -> None:
 
 async def _count_waste(connection: Any, changed: Iterable[Any]) -> None:
     rows = list(changed)
-    entries = [_entry(row["body"]) for row in rows]
+    entries = [usage_row(row["body"]) for row in rows]
     lines: Moves = {}
     labels: Moves = {}
     moved = {id(entry): (row["was"], row["waste"]) for entry, row in zip(entries, rows, strict=True)}
@@ -87,8 +87,3 @@ def _move(moves: Moves, line: Any, cost: Decimal, was: int, due: int) -> None:
     columns = moves.setdefault(line, [Decimal(0)] * len(_COLUMNS))
     for place, waste in enumerate(_COLUMNS):
         columns[place] += cost * ((waste == due) - (waste == was))
-
-
-def _entry(body: bytes) -> UsageRow:
-    """Bodies are kept as they came, and were read once already."""
-    return usage_row(fields.read(body), body)

@@ -87,11 +87,11 @@ def _run_row(run: RunRow) -> tuple[Any, ...]:
         run.workflow,
         run.version,
         run.labels,
-        run.started_at.timestamp(),
+        run.started_at,
         run.sequence,
         run.status,
-        run.running_at.timestamp(),
-        run.updated_at.timestamp(),
+        run.running_at,
+        run.updated_at,
     )
 
 

@@ -1,15 +1,17 @@
 """Owns what a record of an engine's account comes to: one stretch of its time."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from services.gateway.read_models import fields
+from services.gateway.read_models.fields import Count, Form, Moment, Text
 
 
-@dataclass(slots=True)
-class StretchRow:
+class StretchRow(msgspec.Struct, gc=False):
     """Time in nanoseconds, money in the currency."""
 
     engine_session: UUID
@@ -35,28 +37,57 @@ class StretchRow:
     body: bytes
 
 
-def stretch_row(document: fields.Document, body: bytes) -> StretchRow:
+class _Metered(msgspec.Struct, gc=False):
+    """What is read of `penstock.engine.metered.v1`."""
+
+    engine_session: str
+    engine: Text
+    pool: Text
+    gpu_type: Text
+    price_per_hour: str
+    currency: Text
+    since: Moment
+    until: Moment
+    seconds: str
+    busy_seconds: str
+    total: str
+    idle: str
+    attributed: str
+    pending: str
+    lost: str = "0"
+    energy_joules: str | None = None
+    sequence: Count = 0
+    gpus: Count = 0
+    simulated: Any = False
+    closed: Any = False
+
+
+_FORM: Final = Form(_Metered)
+
+
+def stretch_row(body: bytes) -> StretchRow:
     """The stretch that a record tells. Raises MalformedRecordError."""
+    said = _FORM.read(body)
     return StretchRow(
-        engine_session=fields.key(document, "engine_session"),
-        sequence=fields.count(document, "sequence"),
-        engine=fields.text(document, "engine"),
-        pool=fields.text(document, "pool"),
-        simulated=document.get("simulated") is True,
-        gpu_type=fields.text(document, "gpu_type"),
-        gpus=fields.count(document, "gpus"),
-        price_per_hour=fields.amount(document, "price_per_hour"),
-        currency=fields.text(document, "currency"),
-        since=fields.moment(document, "since"),
-        until=fields.moment(document, "until"),
-        ns=fields.nanoseconds(document, "seconds"),
-        busy_ns=fields.nanoseconds(document, "busy_seconds"),
-        total=fields.amount(document, "total"),
-        idle=fields.amount(document, "idle"),
-        attributed=fields.amount(document, "attributed"),
-        lost=fields.amount(document, "lost") if "lost" in document else Decimal(0),
-        pending=fields.amount(document, "pending"),
-        energy_joules=fields.amount(document, "energy_joules") if document.get("energy_joules") else Decimal(0),
-        closed=document.get("closed") is True,
+        engine_session=fields.key("engine_session", said.engine_session),
+        sequence=said.sequence,
+        engine=said.engine,
+        pool=said.pool,
+        simulated=said.simulated is True,
+        gpu_type=said.gpu_type,
+        gpus=said.gpus,
+        price_per_hour=fields.amount("price_per_hour", said.price_per_hour),
+        currency=said.currency,
+        since=said.since,
+        until=said.until,
+        ns=fields.nanoseconds("seconds", said.seconds),
+        busy_ns=fields.nanoseconds("busy_seconds", said.busy_seconds),
+        total=fields.amount("total", said.total),
+        idle=fields.amount("idle", said.idle),
+        attributed=fields.amount("attributed", said.attributed),
+        lost=fields.amount("lost", said.lost),
+        pending=fields.amount("pending", said.pending),
+        energy_joules=fields.amount("energy_joules", said.energy_joules or "0"),
+        closed=said.closed is True,
         body=body,
     )

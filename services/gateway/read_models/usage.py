@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+import msgspec
+
 from services.gateway.read_models import fields
-from services.gateway.read_models.fields import MalformedRecordError
+from services.gateway.read_models.fields import Count, Form, Moment, Text
 
 NUMBERED: Final = re.compile(r"\[[^\]]*\]")
 NOUGHT: Final = Decimal(0)
+TOTAL_MS_MAX: Final = fields.INTEGER_MAX / 1000
 
 Line = tuple[datetime, str, str, str, str, str, str, bool, str, str, str, str, str]
 """Hour, tenant, workflow, version, kind, subject, pool, simulated, currency, lane, engine, step, accelerator."""
@@ -26,8 +28,7 @@ GPU_TYPE: Final = 12
 MODEL_CALL: Final = "inference"
 
 
-@dataclass(slots=True)
-class UsageRow:
+class UsageRow(msgspec.Struct, gc=False):
     """One ledger entry with the hour and attribution that it is summed under."""
 
     run_key: UUID
@@ -44,61 +45,95 @@ class UsageRow:
     body: bytes
 
 
-def usage_row(document: fields.Document, body: bytes) -> UsageRow:
+class _Tokens(msgspec.Struct, frozen=True, gc=False):
+    input: Count = 0
+    cached_input: Count = 0
+    output: Count = 0
+    reasoning: Count = 0
+
+
+class _Timing(msgspec.Struct, frozen=True, gc=False):
+    total_ms: Annotated[float, msgspec.Meta(ge=0, le=TOTAL_MS_MAX)] = 0.0
+
+
+class _Cost(msgspec.Struct, gc=False):
+    amount: str
+    currency: Text
+
+
+class _Used(msgspec.Struct, gc=False):
+    """What is read of `penstock.usage.recorded.v1`."""
+
+    request_id: str
+    run_key: str
+    tenant: Text
+    workflow: Text
+    version: Text
+    step: Text
+    kind: Text
+    subject: Text
+    cost: _Cost
+    recorded_at: Moment
+    status: Any = ""
+    labels: dict[str, Any] | None = None
+    tokens: _Tokens = _Tokens()
+    timing: _Timing = _Timing()
+    pool: Text | None = None
+    lane: Text | None = None
+    engine: Text | None = None
+    simulated: Any = False
+    gpu_seconds: str | None = None
+    gpu_type: Text | None = None
+    engine_session: str | None = None
+
+
+_FORM: Final = Form(_Used)
+
+
+def usage_row(body: bytes) -> UsageRow:
     """The entry that a record makes. Raises MalformedRecordError."""
-    request = fields.key(document, "request_id")
-    tokens = fields.mapping(document, "tokens")
-    cost = fields.mapping(document, "cost")
-    total_ms = fields.mapping(document, "timing").get("total_ms", 0)
-    if not isinstance(total_ms, (int, float)) or not 0 <= total_ms <= fields.INTEGER_MAX / 1000:
-        raise MalformedRecordError("$.timing.total_ms: expected a number from 0")
-    recorded_at = fields.moment(document, "recorded_at")
-    step = fields.text(document, "step")
+    said = _FORM.read(body)
     session, gpu_type, gpu_ns = None, "", 0
-    if document.get("gpu_seconds") is not None:
-        gpu_ns = fields.nanoseconds(document, "gpu_seconds")
-        gpu_type = fields.optional_text(document, "gpu_type")
-        if document.get("engine_session") is not None:
-            session = _session(fields.text(document, "engine_session"))
+    if said.gpu_seconds is not None:
+        gpu_ns = fields.nanoseconds("gpu_seconds", said.gpu_seconds)
+        gpu_type = said.gpu_type or ""
+        if said.engine_session is not None:
+            session = _session(said.engine_session)
+    step, tokens = said.step, said.tokens
     return UsageRow(
-        run_key=fields.key(document, "run_key"),
-        request_id=request,
-        recorded_at=recorded_at,
-        cost=fields.amount(cost, "amount"),
-        tokens=(
-            fields.count(tokens, "input"),
-            fields.count(tokens, "cached_input"),
-            fields.count(tokens, "output"),
-            fields.count(tokens, "reasoning"),
-        ),
-        busy_us=round(total_ms * 1000),
-        gpu_ns=gpu_ns,
-        failed=document.get("status") != "succeeded",
-        line=(
-            recorded_at.replace(minute=0, second=0, microsecond=0),
-            fields.text(document, "tenant"),
-            fields.text(document, "workflow"),
-            fields.text(document, "version"),
-            fields.text(document, "kind"),
-            fields.text(document, "subject"),
-            fields.optional_text(document, "pool"),
-            document.get("simulated") is True,
-            fields.text(cost, "currency"),
-            fields.optional_text(document, "lane"),
-            fields.optional_text(document, "engine"),
+        fields.key("run_key", said.run_key),
+        fields.key("request_id", said.request_id),
+        said.recorded_at,
+        fields.amount("cost.amount", said.cost.amount),
+        (tokens.input, tokens.cached_input, tokens.output, tokens.reasoning),
+        round(said.timing.total_ms * 1000),
+        gpu_ns,
+        said.status != "succeeded",
+        (
+            said.recorded_at.replace(minute=0, second=0, microsecond=0),
+            said.tenant,
+            said.workflow,
+            said.version,
+            said.kind,
+            said.subject,
+            said.pool or "",
+            said.simulated is True,
+            said.cost.currency,
+            said.lane or "",
+            said.engine or "",
             NUMBERED.sub("[]", step) if "[" in step else step,
             gpu_type,
         ),
-        labels=fields.mapping(document, "labels"),
-        engine_session=session,
-        body=body,
+        said.labels or {},
+        session,
+        body,
     )
 
 
 @lru_cache(maxsize=256)
 def _session(value: str) -> str:
     """Few engines say it very often."""
-    return str(fields.key({"engine_session": value}, "engine_session"))
+    return str(fields.key("engine_session", value))
 
 
 class Sums:

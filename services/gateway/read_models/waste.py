@@ -4,11 +4,12 @@ An attempt whose usage says that it failed is in vain as well, and all of a run 
 when the run ends (settling.py). What is here comes from changes alone: the order of topics does not matter.
 """
 
-from typing import Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
+import msgspec
+
 from penstock.contracts.ids import request_id
-from services.gateway.read_models.fields import MalformedRecordError
 
 RETRY: Final = 1
 ABANDONED: Final = 2
@@ -19,12 +20,18 @@ ATTEMPTS_MAX: Final = 1_000
 """More are not looked at: no definition allows them."""
 
 
-def wasted_by(run: UUID, change: dict[str, Any]) -> dict[tuple[UUID, UUID], int]:
+class Change(msgspec.Struct, gc=False):
+    """What is read of a step's change."""
+
+    step: str
+    phase: str
+    attempt: Annotated[int, msgspec.Meta(ge=0, le=ATTEMPTS_MAX)] = 1
+
+
+def wasted_by(run: UUID, change: Change) -> dict[tuple[UUID, UUID], int]:
     """The attempts that this change of a step makes vain."""
-    step, attempt = change["step"], change.get("attempt", 1)
-    if type(attempt) is not int or not 0 <= attempt <= ATTEMPTS_MAX:
-        raise MalformedRecordError("$.changes[].attempt: expected a whole number from 0")
+    step, attempt = change.step, change.attempt
     wasted = {(run, request_id(run, step, earlier)): RETRY for earlier in range(1, attempt)}
-    if change["phase"] in IN_VAIN and attempt:
-        wasted[run, request_id(run, step, attempt)] = ABANDONED if change["phase"] == "cancelled" else RETRY
+    if change.phase in IN_VAIN and attempt:
+        wasted[run, request_id(run, step, attempt)] = ABANDONED if change.phase == "cancelled" else RETRY
     return wasted

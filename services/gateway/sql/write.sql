@@ -28,7 +28,8 @@ WHERE excluded.sequence > known.sequence
 -- upsert_ends: The newest end of each run: a redriven run ends again.
 WITH ended AS (
     INSERT INTO run_end AS known (run_key, status, finished_at, body)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bytea[])
+    SELECT run_key, status, to_timestamp(finished_at), body
+    FROM unnest($1::uuid[], $2::text[], $3::float8[], $4::bytea[]) AS said (run_key, status, finished_at, body)
     ON CONFLICT (run_key) DO UPDATE SET
         status = excluded.status, finished_at = excluded.finished_at, body = excluded.body
     WHERE excluded.finished_at > known.finished_at

@@ -337,7 +337,7 @@ async def test_a_poison_record_is_dead_lettered_byte_for_byte_and_the_rest_goes_
     assert (letter.key, letter.value) == (record.key, poison)
     assert headers["x-mine"] == b"\xff\x00"
     assert headers["__dlq.errors.topic"] == topics.RUN_PROGRESSED.name.encode()
-    assert headers["__dlq.errors.message"].startswith(b"$: not JSON")
+    assert b"can't decode byte 0xff" in headers["__dlq.errors.message"]
 
 
 async def test_lag_is_known_in_records_and_seconds(gateway: Running) -> None:

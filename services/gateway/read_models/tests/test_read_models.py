@@ -222,6 +222,29 @@ async def test_text_that_postgres_cannot_hold_is_replaced_in_columns_and_kept_in
     assert (row[0], row[1]) == ("a\ufffdb", told.records[0].value)
 
 
+@pytest.mark.stack
+async def test_times_are_kept_to_the_microsecond(pool: asyncpg.Pool) -> None:
+    # Given a run whose times are a microsecond short of a second, in a century's time
+    began, ended = (datetime(2126, 11, 21, 12, 0, second, 999_999, tzinfo=UTC) for second in (0, 59))
+    told = Story("precise")
+    told.progressed(0, start=RunStart(started_at=began))
+    told.finished(0, "completed")
+    told.used(0, "s")
+    at = b"2026-11-21T12:00:00Z"
+    late = [
+        Record(each.topic, (each.value or b"").replace(at, b"2126-11-21T12:00:59.999999Z")) for each in told.records
+    ]
+
+    # When its records are written
+    await tables_after(pool, [late])
+
+    # Then they are what was said
+    row = await pool.fetchrow("SELECT started_at, running_at, updated_at FROM run")
+    assert tuple(row or ()) == (began, ended, ended)
+    assert await pool.fetchval("SELECT finished_at FROM run_end") == ended
+    assert await pool.fetchval("SELECT recorded_at FROM usage_entry") == ended
+
+
 GOOD = story("good").records[0].value or b""
 
 
@@ -229,17 +252,22 @@ GOOD = story("good").records[0].value or b""
     ("topic", "value", "headers", "reason"),
     [
         (topics.RUN_PROGRESSED.name, None, (), "no value"),
-        (topics.RUN_PROGRESSED.name, b"{", (), "$: not JSON"),
-        (topics.RUN_PROGRESSED.name, b"[]", (), "$: not a JSON object"),
-        (topics.RUN_PROGRESSED.name, b"{}", (), "$.run_key"),
+        (topics.RUN_PROGRESSED.name, b"{", (), "$: Input data was truncated"),
+        (topics.RUN_PROGRESSED.name, b"[]", (), "$: Expected `object`"),
+        (topics.RUN_PROGRESSED.name, b"{}", (), "`run_key`"),
         (topics.RUN_PROGRESSED.name, GOOD.replace(b'"sequence":1', b'"sequence":-1'), (), "$.sequence"),
         (topics.RUN_PROGRESSED.name, GOOD.replace(b'"running"', b'"dancing"'), (), "$.status"),
         (topics.RUN_PROGRESSED.name, GOOD.replace(b'"phase":"waiting"', b'"phase":1'), (), "$.changes[0]"),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b'"attempt":1', b'"attempt":1001'), (), "$.changes[0].attempt"),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b'"kind":"model"', b'"kind":"\xff"'), (), "utf-8"),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b'"kind":"model"', b'"kind":"\\ud800"'), (), "hex escape"),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b'"kind":"model"', b'"kind":' + b"[" * 100_000), (), "$: "),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b"+00:00", b"").replace(b"00Z", b"00"), (), "timezone"),
         (topics.RUN_PROGRESSED.name, GOOD, (("ce_id", b"\xff"),), "ce_id"),
-        (topics.RUN_FINISHED.name, GOOD, (), "$.started_at"),
-        (topics.USAGE_RECORDED.name, GOOD, (), "$.request_id"),
-        (topics.WORKFLOW_PUBLISHED.name, GOOD, (), "$.definition"),
-        (topics.WORKFLOW_ALIASED.name, GOOD, (), "$.name"),
+        (topics.RUN_FINISHED.name, GOOD, (), "`$.status`"),
+        (topics.USAGE_RECORDED.name, GOOD, (), "`request_id`"),
+        (topics.WORKFLOW_PUBLISHED.name, GOOD, (), "`name`"),
+        (topics.WORKFLOW_ALIASED.name, GOOD, (), "`name`"),
     ],
 )
 def test_what_cannot_be_read_is_set_aside_with_its_path(
