@@ -57,24 +57,23 @@ WHERE known.label = moved.label AND known.hour = moved.hour AND known.tenant = m
 
 -- settle_runs: What ended runs came to, in the currency that most of their cost is in; made anew, so that a run that is
 -- settled again counts once.
-WITH sums AS (
-    SELECT entry.run_key, entry.currency, count(*) FILTER (WHERE entry.model_call) AS model_calls,
-        bool_or(entry.simulated) AS simulated, sum(entry.cost) AS cost,
-        sum(entry.cost) FILTER (WHERE entry.waste <> 0) AS wasted
-    FROM usage_entry AS entry WHERE entry.run_key = ANY ($1::uuid[])
-    GROUP BY entry.run_key, entry.currency
-), whole AS (
-    SELECT DISTINCT ON (run_key) run_key, currency, cost, wasted,
-        (sum(model_calls) OVER run)::bigint AS model_calls, bool_or(simulated) OVER run AS simulated
-    FROM sums WINDOW run AS (PARTITION BY run_key)
-    ORDER BY run_key, cost DESC, currency
-)
 INSERT INTO run_cost AS known (run_key, tenant, workflow, version, labels, status, finished_at, simulated,
     currency, model_calls, cost, wasted)
 SELECT run.run_key, run.tenant, run.workflow, run.version, run.labels, run_end.status, run_end.finished_at,
     coalesce(whole.simulated, false), coalesce(whole.currency, 'USD'), coalesce(whole.model_calls, 0),
     coalesce(whole.cost, 0), coalesce(whole.wasted, 0)
-FROM run JOIN run_end USING (run_key) LEFT JOIN whole USING (run_key)
+FROM run JOIN run_end USING (run_key) LEFT JOIN LATERAL (  -- by run: joined as a whole, each run would meet all others
+    SELECT currency, cost, wasted, (sum(model_calls) OVER ())::bigint AS model_calls,
+        bool_or(simulated) OVER () AS simulated
+    FROM (
+        SELECT entry.currency, count(*) FILTER (WHERE entry.model_call) AS model_calls,
+            bool_or(entry.simulated) AS simulated, sum(entry.cost) AS cost,
+            sum(entry.cost) FILTER (WHERE entry.waste <> 0) AS wasted
+        FROM usage_entry AS entry WHERE entry.run_key = run.run_key
+        GROUP BY entry.currency
+    ) AS sums
+    ORDER BY cost DESC, currency LIMIT 1
+) AS whole ON true
 WHERE run.run_key = ANY ($1::uuid[])
 ON CONFLICT (run_key) DO UPDATE SET
     status = excluded.status, finished_at = excluded.finished_at, simulated = excluded.simulated,
