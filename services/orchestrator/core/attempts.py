@@ -24,7 +24,8 @@ from services.orchestrator.core.accounts import abandon
 from services.orchestrator.core.budget import reserve, settle, settle_child
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.frames import Answer, Failed, LeafFrame, Succeeded
-from services.orchestrator.core.routing import Wait, asked, choose, ended, how_it_went
+from services.orchestrator.core.routing import Wait, asked, choose, dead_end, ended, how_it_went
+from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import RunFailedError, Turn, moment
 from services.orchestrator.core.values import (
     BLOB_UNREADABLE,
@@ -248,7 +249,7 @@ def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
     """An attempt failed: asks again, here or elsewhere, now or later, or gives up."""
     node, step = leaf.node, leaf.step
     message = shortened(error.message)
-    final = _final(node, step.tries, error.next)
+    final = _final(node, step, error)
     if final is not None:
         return _failed(turn, leaf, Failure(code=error.code, message=message + final, step=step.path))
     failure = Failure(code=error.code, message=message, step=step.path)
@@ -267,14 +268,17 @@ def _missed(turn: Turn, leaf: LeafFrame, error: WorkError) -> Answer:
     return None
 
 
-def _final(node: "LeafNode", tries: int, next_move: NextMove) -> str | None:
+def _final(node: "LeafNode", step: Step, error: WorkError) -> str | None:
     """Why no further attempt follows, to be said after the failure; None: one does."""
+    tries, next_move = step.tries, error.next
     if next_move is NextMove.GIVE_UP:
         return ""
     if tries >= node.retry.attempts:
         return f" (attempt {tries} of {node.retry.attempts})"
     if next_move not in node.retried:
         return f" (attempt {tries} of {node.retry.attempts}; the step's retry.on does not list {next_move.value})"
+    if dead_end(node.routes, step.route, error):
+        return f" (attempt {tries} of {node.retry.attempts}; the tier has no further route, and here it fails alike)"
     return None
 
 

@@ -19,7 +19,18 @@ tries out a route that was left alone), `all_full` (all routes are full or behin
 `all_open` (all are left alone, it waits); or in words, behind `burst:` (its engines are behind, by how much) and
 `burst_budget:` (they are, but bursts may cost no more today)."""
 
-NOT_THE_ROUTES_FAULT: Final = frozenset({"context_overflow", "content_filtered"})
+REFUSED_ALIKE: Final = frozenset(
+    {
+        "context_overflow",
+        "max_tokens_beyond_room",
+        "image_unsupported",
+        "tools_unsupported",
+        "embeddings_unsupported",
+        "schema_invalid",
+    }
+)
+"""Codes of failures that are between the request and the model: asked again, this model refuses it again."""
+NOT_THE_ROUTES_FAULT: Final = REFUSED_ALIKE | {"content_filtered"}
 """Codes of failures that say something about the request, and nothing about who refused it."""
 
 
@@ -161,6 +172,12 @@ def ended(turn: "Turn", leaf: LeafFrame, kind: Literal["answered", "failed", "ab
             calls.answered.add(route.key)
         began_ms = step.dispatched_at_ms or 0
         _tell(turn, RouteEvent(route, kind, turn.run.home, turn.at_ms, began_ms, turn.run.priority))
+
+
+def dead_end(routes: tuple[TierRoute, ...], route: int, error: WorkError) -> bool:
+    """Whether a call that should go elsewhere has no elsewhere left, and would be refused again where it is."""
+    elsewhere = error.next is NextMove.RETRY_ELSEWHERE and error.code in REFUSED_ALIKE
+    return elsewhere and 0 < len(routes) <= route + 1
 
 
 def _calls(turn: "Turn") -> Calls:

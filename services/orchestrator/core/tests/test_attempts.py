@@ -10,6 +10,7 @@ from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
 from penstock.testkit.builders import BEGINNING, BEGINNING_MS, a_model, a_task
 from penstock.workflow.parts import Retry
 from services.orchestrator.core.attempts import backoff_ms
+from services.orchestrator.core.routing import REFUSED_ALIKE
 from services.orchestrator.core.tests.conversation import Conversation, only_money
 from services.orchestrator.core.values import MESSAGE_CHARACTERS_MAX, VALUE_BYTES_MAX
 
@@ -88,6 +89,41 @@ def test_attempts_are_bounded_over_all_routes() -> None:
     assert finished is not None
     assert finished.error is not None
     assert (finished.error.code, finished.error.message) == ("overloaded", "busy (attempt 2 of 2)")
+
+
+@pytest.mark.parametrize("code", sorted(REFUSED_ALIKE))
+def test_what_the_last_route_would_refuse_again_ends_the_step_at_once(code: str) -> None:
+    # given a call that the first route's model does not take, and the second one's neither
+    talk = Conversation(a_model("say"))
+    talk.fail("say", NextMove.RETRY_ELSEWHERE, code=code)
+    assert routes(talk) == ["second"]
+
+    # when there is no further route
+    finished = talk.fail("say", NextMove.RETRY_ELSEWHERE, attempt=2, code=code, message="too long").finished
+
+    # then it is not asked again, and keeps its code
+    assert finished is not None
+    assert finished.error is not None
+    text = "too long (attempt 2 of 3; the tier has no further route, and here it fails alike)"
+    assert (finished.error.code, finished.error.message) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("step", "move", "code"),
+    [
+        (a_model("work"), NextMove.RETRY_ELSEWHERE, "content_filtered"),
+        (a_model("work"), NextMove.RETRY_AFTER, "context_overflow"),
+        (a_task("work"), NextMove.RETRY_ELSEWHERE, "context_overflow"),
+    ],
+    ids=["another draw may pass", "who refused says when", "a task's own code"],
+)
+def test_what_may_go_better_is_asked_again(step: dict[str, Any], move: NextMove, code: str) -> None:
+    talk = Conversation(step, tiers={"small": [{"pool": "small", "model": "only"}]})
+
+    talk.fail("work", move, code=code)
+    talk.ring()
+
+    assert talk.asked() == ["work#2"]
 
 
 def test_give_up_is_the_end_whatever_attempts_are_left() -> None:

@@ -8,6 +8,7 @@ from penstock.contracts.messages import InferenceRequested, NextMove, StepPhase
 from penstock.testkit.builders import BEGINNING_MS, a_model
 from services.orchestrator.core.breakers import Breakers, RouteEvent
 from services.orchestrator.core.leaf import LeafNode
+from services.orchestrator.core.routing import NOT_THE_ROUTES_FAULT
 from services.orchestrator.core.tests.conversation import Conversation
 
 SECOND = 1_000
@@ -103,15 +104,16 @@ def test_failed_attempts_open_the_breaker(move: NextMove) -> None:
     assert (step.phase, step.route_reason, step.tries) == (StepPhase.RETRYING, "all_open", 2)
 
 
-def test_what_the_request_is_to_blame_for_does_not_open_it() -> None:
-    talk = a_talk(a_model("say", retry={"attempts": 5}), {})
-    talk.fail("say", NextMove.RETRY_ELSEWHERE, code="context_overflow")
-    talk.ring()
+@pytest.mark.parametrize("code", sorted(NOT_THE_ROUTES_FAULT))
+def test_what_the_request_is_to_blame_for_does_not_open_it(code: str) -> None:
+    chain = {"id": "main", "chain": [a_model("one"), a_model("two"), a_model("three")]}
+    talk = a_talk(chain, {}, {})
 
-    talk.fail("say", NextMove.RETRY_ELSEWHERE, attempt=2, code="content_filtered")
-    talk.ring()
+    for name in ("one", "two"):
+        talk.fail(f"main/{name}", NextMove.RETRY_ELSEWHERE, code=code)
+        talk.succeed(f"main/{name}", "yes", attempt=2)
 
-    assert talk.asked() == ["say#3"]
+    assert taken(talk) == [("m0", None)]
 
 
 def test_a_timeout_counts_as_a_failure() -> None:
