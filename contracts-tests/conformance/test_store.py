@@ -97,7 +97,10 @@ async def test_what_a_batch_wrote_is_read_back_whole(store: Store) -> None:
     step.give_up_at_ms, step.route_reason = AT_MS + 60_000, "in_flight_max"
     step.reserved, step.unanswered = (
         Amounts(1, 300, Decimal("0.00012")),
-        (Unanswered(2, Amounts(2, 600, Decimal(0)), 1_700_000_000_000),),
+        (
+            Unanswered(2, Amounts(2, 600, Decimal(0)), 1_700_000_000_000),
+            Unanswered(3, Amounts(1, 300, Decimal(1)), 1_700_000_000_001, burst=True),
+        ),
     )
     run.usage.model_calls, run.usage.input_tokens, run.usage.output_tokens = 2, 30, 5
     run.usage.cost = Decimal("0.000123")

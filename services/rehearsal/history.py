@@ -174,7 +174,7 @@ def _row(step: Step, began_ms: int) -> Entry:
 
 def _unanswered(attempt: Unanswered) -> Entry:
     most = {} if attempt.most == NOTHING else {"most": _plain(attempt.most)}
-    return {"attempt": attempt.attempt, **most}
+    return {"attempt": attempt.attempt, **most, **({"burst": True} if attempt.burst else {})}
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.contracts.messages import Budget, CapNeared, StepPhase
 from services.orchestrator.core.allowance import charge
-from services.orchestrator.core.bursting import charge_burst
+from services.orchestrator.core.bursting import charge_burst, paid_as_burst
 from services.orchestrator.core.frames import LeafFrame, below
 from services.orchestrator.core.limits import CAPS as CAPS  # whoever asks for accounts asks by cap
 from services.orchestrator.core.limits import Cap as Cap
@@ -110,7 +110,8 @@ def abandon(turn: "Turn", leaf: LeafFrame) -> None:
         return
     counted = list(accounts(turn, leaf))  # before the row says it: they add up rows
     reserved, step.reserved = step.reserved, None
-    step.unanswered += (Unanswered(step.attempt, reserved or NOTHING, step.dispatched_at_ms or turn.at_ms),)
+    asked_at_ms, burst = step.dispatched_at_ms or turn.at_ms, paid_as_burst(leaf)
+    step.unanswered += (Unanswered(step.attempt, reserved or NOTHING, asked_at_ms, burst),)
     if reserved is None:
         return
     for account in counted:
@@ -129,5 +130,5 @@ def release(turn: "Turn", leaf: LeafFrame) -> None:
         account.reserved -= reserved
     if turn.facts.tenant is not None and leaf.step.kind == "model":
         charge(turn, turn.at_ms, NOTHING - reserved)
-    if leaf.step.kind == "model":
-        charge_burst(turn, leaf, turn.at_ms, NOTHING - reserved)
+    if paid_as_burst(leaf):
+        charge_burst(turn, turn.at_ms, NOTHING - reserved)

@@ -10,7 +10,7 @@ from penstock.contracts.model_calls import IMAGE_TOKENS_MAX
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
 from services.orchestrator.core.allowance import Allowance, charge, shortage
-from services.orchestrator.core.bursting import bursts, charge_burst
+from services.orchestrator.core.bursting import bursts, charge_burst, paid_as_burst
 from services.orchestrator.core.frames import LeafFrame
 from services.orchestrator.core.state import NOTHING, NOTHING_SPENT, Amounts, Run, Step
 from services.orchestrator.core.turn import RunFailedError, Turn
@@ -70,8 +70,8 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
             raise RunFailedError(failure)
     if tenant is not None:
         _charge_tenant(turn, tenant, needed, price, step.path)
-    if bursts(step):
-        charge_burst(turn, leaf, turn.at_ms, needed)
+    if paid_as_burst(leaf):
+        charge_burst(turn, turn.at_ms, needed)
     step.reserved = needed
     for account in counted:
         account.reserved += needed
@@ -101,8 +101,8 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
         if reserved is not None:
             account.reserved -= reserved
         spend(turn, account, used)
-    if bursts(step):
-        charge_burst(turn, leaf, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
+    if paid_as_burst(leaf):
+        charge_burst(turn, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))
     tenant = turn.facts.tenant
     if tenant is not None:
         charge(turn, step.dispatched_at_ms or turn.at_ms, used - (reserved or NOTHING))

@@ -69,8 +69,12 @@ def stay(turn: "Turn", leaf: LeafFrame) -> None:
     step.route_reason = f"burst_budget: {said}, and what the tenant may spend on bursts today is used up"
 
 
-def charge_burst(turn: "Turn", leaf: LeafFrame, at_ms: int, amounts: Amounts) -> None:
-    """Tells what a call takes of its tenant's day for bursts; negative: gives back."""
-    priced = leaf.node.routes[leaf.step.route].price is not None
-    if bursts(leaf.step) and priced and turn.facts.burst is not None and amounts != NOTHING:
+def paid_as_burst(leaf: LeafFrame) -> bool:
+    """Whether the step's present call costs money that is set aside for bursts."""
+    return bursts(leaf.step) and leaf.node.routes[leaf.step.route].price is not None
+
+
+def charge_burst(turn: "Turn", at_ms: int, amounts: Amounts) -> None:
+    """Tells what a call that is paid as a burst takes of its tenant's day for them; negative: gives back."""
+    if turn.facts.burst is not None and amounts != NOTHING:
         turn.decision.burst_charges += ((day_of(at_ms), amounts),)

@@ -12,6 +12,7 @@ from services.orchestrator.core.accounts import Account, spend
 from services.orchestrator.core.allowance import charge
 from services.orchestrator.core.attempts import Completed
 from services.orchestrator.core.budget import count, count_child
+from services.orchestrator.core.bursting import charge_burst
 from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.frames import Frame, below
 from services.orchestrator.core.state import Amounts, Step, Unanswered
@@ -32,6 +33,8 @@ def settle(turn: Turn, message: Completed) -> None:
         spend(turn, account, used - found.most)
     if step.kind == "model" and turn.facts.tenant is not None:
         charge(turn, found.asked_at_ms, used - found.most)
+    if found.burst:
+        charge_burst(turn, found.asked_at_ms, used - found.most)
     turn.touched[step.path] = step
 
 

@@ -65,6 +65,8 @@ class Unanswered:
     most: Amounts
     """What it used at most; nothing where no budget or cap had to know."""
     asked_at_ms: int
+    burst: bool = False
+    """Whether it counts for what the tenant may spend on bursts that day."""
 
 
 @dataclass(frozen=True, slots=True)

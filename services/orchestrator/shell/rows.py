@@ -250,7 +250,7 @@ def _terms(step: Step) -> str | None:
         "route_reason": step.route_reason,
         "give_up_at_ms": step.give_up_at_ms,
         "reserved": None if step.reserved is None else _amounts(step.reserved),
-        "unanswered": [(*_amounts(each.most), each.attempt, each.asked_at_ms) for each in step.unanswered] or None,
+        "unanswered": [_unanswered(each) for each in step.unanswered] or None,
         "undo": None if step.undo is None else asdict(step.undo),
     }
     return orjson.dumps({name: value for name, value in terms.items() if value is not None}).decode()
@@ -258,6 +258,11 @@ def _terms(step: Step) -> str | None:
 
 def _amounts(amounts: Amounts) -> tuple[int, int, str]:
     return amounts.model_calls, amounts.tokens, str(amounts.cost)
+
+
+def _unanswered(each: Unanswered) -> tuple[int | str | bool, ...]:
+    kept = (*_amounts(each.most), each.attempt, each.asked_at_ms)
+    return (*kept, True) if each.burst else kept
 
 
 def _load_amounts(amounts: Sequence[Any] | None) -> Amounts | None:
@@ -270,7 +275,7 @@ def _load_unanswered(kept: Sequence[Any] | None) -> tuple[Unanswered, ...]:
         return ()
     if not isinstance(kept[0], list):
         return (Unanswered(0, Amounts(kept[0], kept[1], Decimal(kept[2])), 0),)
-    return tuple(Unanswered(each[3], Amounts(each[0], each[1], Decimal(each[2])), each[4]) for each in kept)
+    return tuple(Unanswered(each[3], Amounts(each[0], each[1], Decimal(each[2])), *each[4:6]) for each in kept)
 
 
 def _failure(failure: Failure | None) -> str | None:

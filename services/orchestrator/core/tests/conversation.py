@@ -56,6 +56,7 @@ def said(decision: Decision) -> dict[str, Any]:
         "abandoned": [(child.request_id, child.message.to_json()) for child in decision.abandoned],
         "cancellations": [each.to_json() for each in decision.cancellations],
         "alarm_at_ms": decision.alarm_at_ms,
+        "charges": (decision.charges, decision.burst_charges),
         "route_events": decision.route_events,
         "changes": [change.to_json() for change in decision.changes],
         "start": None if decision.start is None else decision.start.to_json(),

@@ -13,7 +13,7 @@ from services.orchestrator.core.allowance import Allowance, day_of
 from services.orchestrator.core.breakers import Breakers, RouteEvent, tier_route
 from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.state import Amounts
-from services.orchestrator.core.tests.conversation import Conversation
+from services.orchestrator.core.tests.conversation import Conversation, only_money
 
 SECOND = 1_000
 PRICE = {"input_per_million": "100", "output_per_million": "1000"}
@@ -169,6 +169,35 @@ def test_a_call_that_bursts_is_charged_to_the_day_and_settled_by_its_answer() ->
     talk.succeed("say", "yes", **tokens(10, 5, "0.001"))
 
     assert talk.last.burst_charges == ((today, Amounts(1, 15, Decimal("0.001")) - needed),)
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["while its run goes on", "after the end of its run"])
+def test_a_burst_that_was_given_up_is_settled_by_its_late_answer(over: bool) -> None:
+    # given a call that was sent on, and timed out
+    call = a_model("say", prompt="x" * 100, max_tokens=100, timeout_seconds=2)
+    talk = a_talk(behind(3, lane=Lane.INTERACTIVE), call, day(), priority=Lane.INTERACTIVE)
+    needed = talk.last.burst_charges[0][1]
+    talk.ring()
+    talk.ring()
+    assert talk.asked() == ["say#2"]
+    if over:
+        talk.cancel()
+
+    # when its answer comes a day later
+    talk.now_ms += 86_400_000
+    decision = talk.succeed("say", "late", **tokens(10, 5, "0.001"))
+
+    # then the day on which it was asked for gets back what it did not use, once
+    assert only_money(decision)
+    assert decision.burst_charges == ((day_of(BEGINNING_MS), Amounts(1, 15, Decimal("0.001")) - needed),)
+    assert talk.succeed("say", "late", **tokens(10, 5, "0.001")).burst_charges == ()
+
+
+def test_a_late_answer_of_our_own_engines_gives_nothing_back_to_the_day_for_bursts() -> None:
+    talk = a_talk(behind(-3), burst=day(), priority=Lane.INTERACTIVE)
+    talk.cancel()
+
+    assert talk.succeed("say", "late", **tokens(10, 5, "0.001")).burst_charges == ()
 
 
 def test_a_burst_that_never_answers_stays_charged_and_one_that_is_unmade_does_not() -> None:
