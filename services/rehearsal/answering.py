@@ -33,6 +33,7 @@ MILLION: Final = 1_000_000
 TOKEN_CHARACTERS: Final = 4
 """About how long a token is; a script that cares says its own counts."""
 ASKED_CHARACTERS_MAX: Final = 600
+VECTORS_SHOWN_MAX: Final = 8
 _INDEX: Final = re.compile(r"\[([0-9]+)\]")
 
 
@@ -146,8 +147,8 @@ class Answering:
 
 def _used(request: InferenceRequested, answer: Answer, price: Price | None) -> dict[str, Any]:
     """What a model call used: what the script says, else about what its texts hold, at its route's price."""
-    asked = sum(len(message.content) for message in request.messages)
-    given = 0 if answer.fails is not None else len(str(answer.output))
+    asked = sum(len(message.content) for message in request.messages) + sum(map(len, request.inputs or ()))
+    given = 0 if answer.fails is not None or request.inputs is not None else len(str(answer.output))
     usage = TokenUsage(
         input=_tokens(asked) if answer.input_tokens is None else answer.input_tokens,
         output=_tokens(given) if answer.output_tokens is None else answer.output_tokens,
@@ -168,6 +169,8 @@ def _tokens(characters: int) -> int:
 def _asked(request: Request | ChildRequested) -> dict[str, Any]:
     """What a request asks for, under the names that an author knows."""
     match request:
+        case InferenceRequested(operation="embedding"):
+            return {"inputs": request.inputs}
         case InferenceRequested():
             said_by = {message.role: message.content for message in request.messages}
             return {"prompt": said_by.get("user", ""), "system": said_by.get("system", "")}
@@ -195,8 +198,10 @@ def _named(request: Request | ChildRequested) -> str:
 def _advice(request: Request | ChildRequested) -> str:
     """What was asked, and an answer to paste."""
     schema = request.output_schema if isinstance(request, InferenceRequested) else None
-    text = isinstance(request, InferenceRequested) and schema is None
-    output = "a text" if text else example(schema or {})
+    if isinstance(request, InferenceRequested) and schema is None:
+        output: Any = "a text" if request.inputs is None else [[0.6, 0.8] for _ in request.inputs[:VECTORS_SHOWN_MAX]]
+    else:
+        output = example(schema or {})
     snippet = yaml.safe_dump(
         {"answers": {request.step: {"output": output}}}, sort_keys=False, allow_unicode=True, width=100
     )

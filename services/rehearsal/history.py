@@ -132,6 +132,9 @@ def _completed(made: Entry, request: Request) -> Completed:
 def _request(request: Request, began_ms: int) -> Entry:
     made: Entry = {"step": f"{request.step}#{request.attempt}"}
     match request:
+        case InferenceRequested(operation="embedding"):
+            made["embed"] = f"{request.pool}/{request.model}"
+            own = {"inputs"}
         case InferenceRequested():
             made["model"] = f"{request.pool}/{request.model}"
             made["messages"] = [{message.role: message.content} for message in request.messages]

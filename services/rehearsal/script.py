@@ -47,7 +47,7 @@ class Answer(Written):
     """What an executor answers to one attempt: `output`, `fails`, or `never` anything at all.
 
     `output` may hold templates over `step`, `attempt`, `index` (the last one in the path) and what was asked for:
-    `prompt` and `system` of a model, `arguments` of a tool, `input` of a task.
+    `prompt` and `system` of a model, `inputs` of an embedding, `arguments` of a tool, `input` of a task.
     """
 
     output: Any = None

@@ -17,6 +17,10 @@ IMAGES_MAX = 16
 IMAGE_TOKENS_MAX = 4096
 """What one image is reckoned with where a call's worst case is: most models make fewer tokens of it."""
 LOGPROBS_MAX = 20
+INPUTS_MAX = 2048
+"""Texts of one embedding."""
+INPUT_TOKENS = 4
+"""What a tokenizer adds to each text of an embedding, at most: where it begins and where it ends."""
 
 
 class Image(Message):
@@ -81,7 +85,7 @@ class InferenceRequested(WorkRequested):
     operation: Literal["chat", "completion", "embedding"] = "chat"
     messages: list[ChatMessage]
     prompt: str | None = None
-    inputs: Annotated[list[str], Field(min_length=1, max_length=2048)] | None = None
+    inputs: Annotated[list[str], Field(min_length=1, max_length=INPUTS_MAX)] | None = None
     output_schema: dict[str, Any] | None = None
     regex: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
     choices: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = None

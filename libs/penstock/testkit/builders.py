@@ -43,6 +43,11 @@ def a_model(step_id: str, **fields: Any) -> dict[str, Any]:
     return {"id": step_id, "model": "small", "prompt": "Say something.", **fields}
 
 
+def an_embedding(step_id: str, **fields: Any) -> dict[str, Any]:
+    """An embed step on the tier `small`."""
+    return {"id": step_id, "embed": "small", "input": "water", **fields}
+
+
 def a_tool(step_id: str, **fields: Any) -> dict[str, Any]:
     """A tool step."""
     return {"id": step_id, "tool": "files.read", **fields}

@@ -61,7 +61,7 @@ _VERDICT: Final = {
     "properties": {"score": {"type": "number"}, "critique": {"type": "string"}},
     "required": ["score"],
 }
-PLAIN: Final = ("task", "task", "task", "task", "model", "tool", "run", "check", "sleep")
+PLAIN: Final = ("task", "task", "task", "task", "model", "embed", "tool", "run", "check", "sleep")
 NESTED: Final = ("chain", "chain", "route", "route", "classify", "sections", "map", "vote", "refine", "plan", "agent")
 
 
@@ -217,6 +217,9 @@ def plain(draw: st.DrawFn, scope: Scope, kind: str) -> Json:
             return {"check": condition, "message": draw(texts(scope))}
         case "sleep":
             return {"sleep": draw(st.sampled_from([0, 1, "{{ 2 * 3 }}"]))}
+        case "embed":
+            said = f"Of {draw(texts(scope))}"
+            return {"embed": "small", "input": draw(st.sampled_from([said, [said, "water"]]))}
         case _:
             guided = {"output_schema": schema} if draw(st.booleans()) else {}
             shown = [{"user": draw(texts(scope)), "assistant": "x"}] if draw(st.booleans()) else []

@@ -43,6 +43,7 @@ from penstock.workflow.loops import (
 from penstock.workflow.notation import NotationError
 from penstock.workflow.parts import (
     Caps,
+    EmbedStep,
     Example,
     ModelStep,
     Money,
@@ -70,6 +71,7 @@ __all__ = [
     "check_gate",
     "classify",
     "election",
+    "embed",
     "example",
     "granted_task",
     "granted_tool",
@@ -128,6 +130,7 @@ agent_context = AgentContext
 granted_tool = GrantedTool
 granted_task = GrantedTask
 model = ModelStep
+embed = EmbedStep
 example = Example
 tool = ToolStep
 task = TaskStep

@@ -17,6 +17,7 @@ from penstock.workflow.joins import Concurrency, Election, Join, Vote
 from penstock.workflow.loops import Agent, Plan, Refine, RefineLoop
 from penstock.workflow.parts import (
     Caps,
+    EmbedStep,
     Expression,
     Identifier,
     JsonSchema,
@@ -105,6 +106,7 @@ BLOCK_KINDS: Final = (
     "check",
     "sleep",
     "model",
+    "embed",
     "tool",
     "task",
     "run",
@@ -120,6 +122,7 @@ Block = Annotated[
     | Annotated[Refine, Tag("refine")]
     | Annotated[Agent, Tag("agent")]
     | Annotated[ModelStep, Tag("model")]
+    | Annotated[EmbedStep, Tag("embed")]
     | Annotated[ToolStep, Tag("tool")]
     | Annotated[TaskStep, Tag("task")]
     | Annotated[RunStep, Tag("run")],
@@ -178,7 +181,7 @@ def children(block: "Block") -> list["Block"]:
         case Refine():
             loop = block.refine
             return [loop.generate] if loop.evaluate is None else [loop.generate, loop.evaluate]
-        case Agent() | Gate() | Sleep() | ModelStep() | ToolStep() | TaskStep() | RunStep():
+        case Agent() | Gate() | Sleep() | ModelStep() | EmbedStep() | ToolStep() | TaskStep() | RunStep():
             return []
 
 
@@ -189,11 +192,11 @@ def every_block(block: "Block") -> Iterator["Block"]:
         yield from every_block(child)
 
 
-def leaves(block: "Block") -> Iterator[ModelStep | ToolStep | TaskStep | RunStep]:
+def leaves(block: "Block") -> Iterator[ModelStep | EmbedStep | ToolStep | TaskStep | RunStep]:
     """All steps that do work elsewhere, undos and what an agent may call included, in the order in which they stand."""
     for each in every_block(block):
         match each:
-            case ModelStep() | ToolStep() | TaskStep() | RunStep():
+            case ModelStep() | EmbedStep() | ToolStep() | TaskStep() | RunStep():
                 yield each
                 if each.undo is not None:
                     yield each.undo
@@ -209,6 +212,8 @@ def tiers_named(block: "Block") -> Iterator[str]:
         match each:
             case ModelStep():
                 yield each.model
+            case EmbedStep():
+                yield each.embed
             case RouteBlock(classify=Classify() as classify):
                 yield classify.model
                 if classify.escalate is not None:

@@ -17,7 +17,7 @@ from penstock.workflow.definition import (
 from penstock.workflow.gates import Gate, Sleep, Until
 from penstock.workflow.joins import Quorum, Vote
 from penstock.workflow.loops import Agent, Plan, Refine
-from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.parts import EmbedStep, ModelStep, RunStep, TaskStep, ToolStep
 from penstock.workflow.tiers import routes_of
 
 Flow = Literal["step", "sequence", "choice", "side_by_side", "loop"]
@@ -76,15 +76,20 @@ def _drawn(block: Block, definition: Definition) -> Drawn:
         case Gate() | Sleep():
             return Drawn(block.id, kind, _asks_nobody(block))
         case ModelStep():
-            tier = definition.tiers.get(block.model)
-            routes = () if tier is None else routes_of(tier)
-            places = " or ".join(f"{route.pool}/{route.model}" for route in routes)
+            places = _places(block.model, definition)
             return Drawn(block.id, kind, f"{block.model}: {places}, {block.max_tokens} tokens at most")
+        case EmbedStep():
+            return Drawn(block.id, kind, f"{block.embed}: {_places(block.embed, definition)}")
         case ToolStep() | TaskStep() | RunStep():
             return Drawn(block.id, kind, _called(block))
         case _:  # a kind that has no drawing of its own is drawn with what is inside it
             parts = children(block)
             return Drawn(block.id, kind, "", "loop" if parts else "step", within(*parts))
+
+
+def _places(tier: str, definition: Definition) -> str:
+    routes = routes_of(definition.tiers.get(tier, ()))
+    return " or ".join(f"{route.pool}/{route.model}" for route in routes)
 
 
 def _called(step: ToolStep | TaskStep | RunStep) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from penstock.contracts.body import Currency, DecimalString
-from penstock.contracts.model_calls import LOGPROBS_MAX, STOPS_MAX
+from penstock.contracts.model_calls import INPUTS_MAX, LOGPROBS_MAX, STOPS_MAX
 
 Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
@@ -128,6 +128,28 @@ class ModelStep(Leaf):
     """Whether the answer can be watched while it comes."""
 
 
+def _kind_of_texts(value: Any) -> str | None:
+    return "template" if isinstance(value, str) else "templates" if isinstance(value, list) else None
+
+
+class EmbedStep(Leaf):
+    """One embedding. Its output is a list of vectors, one for each text, in their order: of one text a list of one."""
+
+    embed: Identifier
+    """The tier; its routes are tried in order, and their models must be such that embed."""
+    input: Annotated[
+        Annotated[Template, Tag("template")]
+        | Annotated[list[Template], Field(min_length=1, max_length=INPUTS_MAX), Tag("templates")],
+        Discriminator(
+            _kind_of_texts,
+            custom_error_type="embed_input",
+            custom_error_message="what is embedded is a template that gives a text or a list of texts, or a list of "
+            "templates",
+        ),
+    ]
+    """A template that gives a text or a list of texts, or a list of templates that give a text each."""
+
+
 class ToolStep(Leaf):
     """One call of an MCP tool, `server.tool`. The step is granted this tool and no other."""
 
@@ -197,5 +219,5 @@ def field_of(value: Any, names: tuple[str, ...]) -> str | None:
     return present[0] if len(present) == 1 else None
 
 
-for _model in (Leaf, ModelStep, ToolStep, TaskStep, RunStep, UndoTool, UndoTask):
+for _model in (Leaf, ModelStep, EmbedStep, ToolStep, TaskStep, RunStep, UndoTool, UndoTask):
     _model.model_rebuild()

@@ -5,113 +5,32 @@ a prompt are its bytes at most; where no schema bounds a value, the engine's lim
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Final
 
 import orjson
 
-from penstock.contracts.model_calls import IMAGE_TOKENS_MAX, IMAGES_MAX
+from penstock.contracts.model_calls import IMAGE_TOKENS_MAX, IMAGES_MAX, INPUT_TOKENS, INPUTS_MAX
 from penstock.workflow.checks.survey import Survey
 from penstock.workflow.classify import steps_of
 from penstock.workflow.definition import Block, Chain, Definition, Map, Parallel, RouteBlock, Sections, children
+from penstock.workflow.expressions import whole_expression
 from penstock.workflow.faults import Path
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.joins import Vote
 from penstock.workflow.loops import LOOP_NAMES, PLANNER, Agent, AgentLoop, Plan, Refine
-from penstock.workflow.parts import Caps, Leaf, ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.parts import EmbedStep, Leaf, ModelStep, RunStep, TaskStep, ToolStep
+from penstock.workflow.shapes import types_of
 from penstock.workflow.sizes import REQUEST_BYTES_MAX, shape_at, text_bytes
 from penstock.workflow.tiers import Route, routes_of
+from penstock.workflow.worst import NOTHING, Money, Worst, all_of, capped, combined, of_calls, side_by_side, within
 
 MESSAGE_TOKENS: Final = 16
 """What a chat template adds to each message at most."""
 REPAIR_BYTES: Final = 2_200
 """What is said to a model whose answer was invalid."""
 MILLION: Final = 1_000_000
-
-Money = Mapping[str, Decimal]
-"""Amounts by currency."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worst:
-    """What a block comes to at worst. `call_*` are of its largest single model call."""
-
-    requests: int = 0
-    undos: int = 0
-    """Requests that undo what completed where the run fails: beside `requests`, and after the deadline."""
-    model_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Money = field(default_factory=dict)
-    call_input_tokens: int = 0
-    call_output_tokens: int = 0
-    call_cost: Money = field(default_factory=dict)
-    needed_seconds: float = 0.0
-    """What it takes where every attempt takes its timeout, and no executor asks for a longer wait than `retry` has."""
-    unpriced: frozenset[str] = frozenset()
-    """Routes without a price: `cost` leaves their calls out."""
-    unbounded: frozenset[str] = frozenset()
-    """Model steps whose prompt only the engine's limit bounds."""
-    uncounted: frozenset[str] = frozenset()
-    """Blocks of which nothing can be said here, as child runs."""
-
-    def then(self, other: "Worst") -> "Worst":
-        """Both, one after the other."""
-        return Worst(
-            requests=self.requests + other.requests,
-            undos=self.undos + other.undos,
-            model_calls=self.model_calls + other.model_calls,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cost=_joined(self.cost, other.cost, lambda one, two: one + two),
-            needed_seconds=self.needed_seconds + other.needed_seconds,
-            **self._either(other),
-        )
-
-    def beside(self, other: "Worst") -> "Worst":
-        """Both, at the same time."""
-        return replace(self.then(other), needed_seconds=max(self.needed_seconds, other.needed_seconds))
-
-    def otherwise(self, other: "Worst") -> "Worst":
-        """One of the two, nobody knows which."""
-        return Worst(
-            requests=max(self.requests, other.requests),
-            undos=max(self.undos, other.undos),
-            model_calls=max(self.model_calls, other.model_calls),
-            input_tokens=max(self.input_tokens, other.input_tokens),
-            output_tokens=max(self.output_tokens, other.output_tokens),
-            cost=_joined(self.cost, other.cost, max),
-            needed_seconds=max(self.needed_seconds, other.needed_seconds),
-            **self._either(other),
-        )
-
-    def times(self, count: int, at_once: int = 1) -> "Worst":
-        """The same again and again, `at_once` of them at the same time."""
-        return replace(
-            self,
-            requests=self.requests * count,
-            undos=self.undos * count,
-            model_calls=self.model_calls * count,
-            input_tokens=self.input_tokens * count,
-            output_tokens=self.output_tokens * count,
-            cost={currency: amount * count for currency, amount in self.cost.items()},
-            needed_seconds=self.needed_seconds * -(-count // at_once),
-        )
-
-    def _either(self, other: "Worst") -> dict[str, Any]:
-        return {
-            "call_input_tokens": max(self.call_input_tokens, other.call_input_tokens),
-            "call_output_tokens": max(self.call_output_tokens, other.call_output_tokens),
-            "call_cost": _joined(self.call_cost, other.call_cost, max),
-            "unpriced": self.unpriced | other.unpriced,
-            "unbounded": self.unbounded | other.unbounded,
-            "uncounted": self.uncounted | other.uncounted,
-        }
-
-
-NOTHING: Final = Worst()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,45 +54,15 @@ def _worst_case(definition: Definition, known: Mapping[str, Definition], above: 
     bound, caps = needed, []
     if bound.requests > definition.steps_max:
         caps.append("steps_max")
-        bound = _of_calls(replace(bound, requests=definition.steps_max), definition.steps_max)
+        bound = of_calls(replace(bound, requests=definition.steps_max), definition.steps_max)
     if definition.budget is not None:
-        bound, reached = _capped(bound, definition.budget)
+        bound, reached = capped(bound, definition.budget)
         caps.extend(f"budget.{cap}" for cap in reached)
     if bound.needed_seconds > definition.deadline_seconds:
         bound = replace(bound, needed_seconds=definition.deadline_seconds)
     if bound.undos:
         bound = replace(bound, needed_seconds=bound.needed_seconds + definition.undo_seconds)
     return WorstCase(bound, needed, definition.deadline_seconds, tuple(caps))
-
-
-def _capped(worst: Worst, caps: Caps) -> tuple[Worst, list[str]]:
-    """What is left of a worst case under caps, and which of them lower it."""
-    reached: list[str] = []
-    if caps.model_calls is not None and worst.model_calls > caps.model_calls:
-        reached.append("model_calls")
-        worst = _of_calls(worst, caps.model_calls)
-    if caps.tokens is not None and worst.input_tokens + worst.output_tokens > caps.tokens:
-        reached.append("tokens")
-        input_tokens, output_tokens = min(worst.input_tokens, caps.tokens), min(worst.output_tokens, caps.tokens)
-        worst = replace(worst, input_tokens=input_tokens, output_tokens=output_tokens)
-    # A call without a price may be made as long as anything is left: nothing bounds what that one costs.
-    money = None if worst.unpriced else caps.cost
-    if money is not None and worst.cost.get(money.currency, Decimal(0)) > money.amount:
-        reached.append("cost")
-        worst = replace(worst, cost={**worst.cost, money.currency: money.amount})
-    return worst, reached
-
-
-def _of_calls(worst: Worst, calls_max: int) -> Worst:
-    """No more than so many model calls, each as large as the largest."""
-    calls = min(worst.model_calls, calls_max)
-    return replace(
-        worst,
-        model_calls=calls,
-        input_tokens=min(worst.input_tokens, calls * worst.call_input_tokens),
-        output_tokens=min(worst.output_tokens, calls * worst.call_output_tokens),
-        cost={name: min(amount, calls * worst.call_cost.get(name, amount)) for name, amount in worst.cost.items()},
-    )
 
 
 class _Reckoning:
@@ -198,7 +87,7 @@ class _Reckoning:
         if rule is not None:
             return rule(self, block)
         inside = [self.block(child) for child in children(block)]
-        return replace(_all(inside), uncounted=frozenset({block.id}))
+        return replace(all_of(inside), uncounted=frozenset({block.id}))
 
     def path(self, block: Block) -> Path:
         """Where the block stands."""
@@ -223,7 +112,7 @@ class _Reckoning:
         name = step.run.partition("@")[0]
         if not step.wait or name not in self._known or name in self._above:
             return replace(worst, uncounted=frozenset({step.id}))
-        run = _within(_worst_case(self._known[name], self._known, self._above).bound, step.budget)
+        run = within(_worst_case(self._known[name], self._known, self._above).bound, step.budget)
         runs = replace(run.times(step.retry.attempts), requests=0, undos=0, needed_seconds=0.0)
         return worst.then(replace(runs, uncounted=frozenset(f"{step.id}/{inner}" for inner in run.uncounted)))
 
@@ -235,7 +124,6 @@ class _Reckoning:
         """The attempts of a model step whose texts see what the template at `prompt` sees; None: they hold more."""
         shown = [text for example in step.examples for text in (example.user, example.assistant)]
         texts = [step.prompt, *shown] if step.system is None else [step.prompt, step.system, *shown]
-        tier, max_tokens = step.model, step.max_tokens
         scope = self.survey.scopes.get(prompt or (), {})
         sizes = [None if prompt is None else text_bytes(source, scope, self._texts) for source in texts]
         # Some endpoints count the schema as part of the prompt.
@@ -246,26 +134,42 @@ class _Reckoning:
         limit = REQUEST_BYTES_MAX + added
         bounded = sum(size for size in sizes if size is not None) + REPAIR_BYTES + added
         input_tokens = limit if None in sizes else min(limit, bounded)
+        unbounded = frozenset({name} if None in sizes else ())
+        return self._attempts(step, step.model, (input_tokens, step.max_tokens), unbounded)
+
+    def embed(self, step: EmbedStep) -> Worst:
+        """An embedding: each attempt may be paid for, on the dearest route; it answers with no tokens."""
+        scope = self.survey.places[step.id].scope
+        given = step.input if isinstance(step.input, list) else [step.input]
+        sizes = [text_bytes(source, scope, self._texts) for source in given]
+        size_bytes = REQUEST_BYTES_MAX if None in sizes else min(REQUEST_BYTES_MAX, sum(filter(None, sizes)))
+        texts = sum(_texts_max(source, scope) for source in given)
+        unbounded = frozenset({step.id} if None in sizes else ())
+        return self._attempts(step, step.embed, (size_bytes + INPUT_TOKENS * min(texts, INPUTS_MAX), 0), unbounded)
+
+    def _attempts(self, step: Leaf, tier: str, tokens: tuple[int, int], unbounded: frozenset[str]) -> Worst:
+        """The attempts of one call with so many input and output tokens."""
+        input_tokens, output_tokens = tokens
         routes = routes_of(self.tiers[tier]) if tier in self.tiers else ()
-        prices = [_price(route, input_tokens, max_tokens) for route in routes]
+        prices = [_price(route, input_tokens, output_tokens) for route in routes]
         attempts = step.retry.attempts
-        one: Money = reduce(lambda left, right: _joined(left, right, max), prices, {})
+        one: Money = reduce(lambda left, right: combined(left, right, max), prices, {})
         return replace(
             self.leaf(step),
             model_calls=attempts,
             input_tokens=attempts * input_tokens,
-            output_tokens=attempts * max_tokens,
+            output_tokens=attempts * output_tokens,
             cost={currency: attempts * amount for currency, amount in one.items()},
             call_input_tokens=input_tokens,
-            call_output_tokens=max_tokens,
+            call_output_tokens=output_tokens,
             call_cost=one,
             unpriced=frozenset(f"{route.pool}/{route.model}" for route in routes if route.price is None),
-            unbounded=frozenset({name} if None in sizes else ()),
+            unbounded=unbounded,
         )
 
 
 def _chain(reckoning: _Reckoning, block: Chain) -> Worst:
-    return _all([reckoning.block(child) for child in block.chain])
+    return all_of([reckoning.block(child) for child in block.chain])
 
 
 def _route(reckoning: _Reckoning, block: RouteBlock) -> Worst:
@@ -274,11 +178,11 @@ def _route(reckoning: _Reckoning, block: RouteBlock) -> Worst:
         return way
     scope_of = (*reckoning.path(block), "classify", "prompt")
     asked = steps_of(block.classify, [(case.case, case.description) for case in block.route])
-    return _all([reckoning.asks(step, scope_of, f"{block.id}/{step.id}") for step in asked]).then(way)
+    return all_of([reckoning.asks(step, scope_of, f"{block.id}/{step.id}") for step in asked]).then(way)
 
 
 def _refine(reckoning: _Reckoning, block: Refine) -> Worst:
-    return _all([reckoning.block(child) for child in children(block)]).times(block.refine.rounds_max)
+    return all_of([reckoning.block(child) for child in children(block)]).times(block.refine.rounds_max)
 
 
 def _sleep(_reckoning: _Reckoning, block: Sleep) -> Worst:
@@ -293,7 +197,7 @@ def _agent(reckoning: _Reckoning, block: Agent) -> Worst:
     call = reduce(Worst.otherwise, [reckoning.leaf(grant.step()) for grant in loop.tools], NOTHING)
     in_order = min(loop.turns_max, loop.tool_calls_max)
     calls = replace(call.times(loop.tool_calls_max), needed_seconds=call.needed_seconds * in_order)
-    return _within(turns.then(calls), loop.caps)
+    return within(turns.then(calls), loop.caps)
 
 
 def _plan(reckoning: _Reckoning, block: Plan) -> Worst:
@@ -304,7 +208,7 @@ def _plan(reckoning: _Reckoning, block: Plan) -> Worst:
     in_order = min(planner.tasks_max, planner.rounds_max + planner.tasks_max // block.max_concurrency)
     tasks = replace(task.times(planner.tasks_max), needed_seconds=task.needed_seconds * in_order)
     joined = NOTHING if block.join is None else reckoning.block(block.join)
-    return _within(planned.then(tasks).then(joined), block.caps)
+    return within(planned.then(tasks).then(joined), block.caps)
 
 
 def _said_by(loop: AgentLoop) -> ModelStep:
@@ -317,10 +221,6 @@ def _said_by(loop: AgentLoop) -> ModelStep:
         timeout_seconds=loop.timeout_seconds,
         retry=loop.retry,
     )
-
-
-def _within(worst: Worst, caps: Caps | None) -> Worst:
-    return worst if caps is None else _capped(worst, caps)[0]
 
 
 def _parallel(reckoning: _Reckoning, block: Parallel) -> Worst:
@@ -341,18 +241,16 @@ def _items_max(reckoning: _Reckoning, block: Parallel, inner: Map) -> int:
     return min(inner.items_max, count) if isinstance(count, int) else inner.items_max
 
 
-def side_by_side(parts: list[Worst], at_once: int) -> Worst:
-    """Blocks at the same time, no more than `at_once` of them."""
-    longest = max((part.needed_seconds for part in parts), default=0.0)
-    total = _all(parts)
-    if at_once >= len(parts):
-        return replace(total, needed_seconds=longest)
-    # However they are taken up: nobody idles while there is work (Graham's bound).
-    return replace(total, needed_seconds=(total.needed_seconds - longest) / at_once + longest)
-
-
-def _all(parts: list[Worst]) -> Worst:
-    return reduce(Worst.then, parts, NOTHING)
+def _texts_max(source: str, scope: Mapping[str, Any]) -> int:
+    """How many texts a template gives at most."""
+    expression = whole_expression(source)
+    if expression is None:
+        return 1
+    shape = shape_at(scope, expression) or {}
+    if types_of(shape) == {"string"}:
+        return 1
+    count = shape.get("maxItems")
+    return count if isinstance(count, int) else INPUTS_MAX
 
 
 def _price(route: Route, input_tokens: int, output_tokens: int) -> Money:
@@ -360,11 +258,6 @@ def _price(route: Route, input_tokens: int, output_tokens: int) -> Money:
         return {}
     amount = input_tokens * route.price.input_per_million + output_tokens * route.price.output_per_million
     return {route.price.currency: amount / MILLION}
-
-
-def _joined(one: Money, other: Money, how: Callable[[Decimal, Decimal], Decimal]) -> Money:
-    nothing = Decimal(0)
-    return {name: how(one.get(name, nothing), other.get(name, nothing)) for name in sorted({*one, *other})}
 
 
 RULES: Final[Mapping[type, Callable[[_Reckoning, Any], Worst]]] = {
@@ -377,6 +270,7 @@ RULES: Final[Mapping[type, Callable[[_Reckoning, Any], Worst]]] = {
     Gate: lambda _reckoning, _block: NOTHING,
     Sleep: _sleep,
     ModelStep: _Reckoning.model,
+    EmbedStep: _Reckoning.embed,
     ToolStep: _Reckoning.leaf,
     TaskStep: _Reckoning.leaf,
     RunStep: _Reckoning.child,

@@ -15,7 +15,8 @@ from penstock.workflow.faults import Fault
 from penstock.workflow.graph import Drawn, drawn, mermaid
 from penstock.workflow.notation import NotationError, read, values
 from penstock.workflow.publish import version_of
-from penstock.workflow.worst_case import Worst, WorstCase, worst_case
+from penstock.workflow.worst import Worst
+from penstock.workflow.worst_case import WorstCase, worst_case
 from services.cli import output
 from services.cli.failures import EXIT_FAILED, CommandError
 from services.cli.settings import AsJson

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from penstock.contracts.messages import Budget, Failure, InferenceCompleted, InferenceRequested, Money, RunUsage
-from penstock.contracts.model_calls import IMAGE_TOKENS_MAX
+from penstock.contracts.model_calls import IMAGE_TOKENS_MAX, INPUT_TOKENS
 from penstock.workflow.tiers import Price
 from services.orchestrator.core.accounts import CAPS, Account, Cap, accounts, limit_of, spend
 from services.orchestrator.core.allowance import Allowance, charge, shortage
@@ -40,16 +40,19 @@ def effective(own: Budget | None, ceiling: Budget | None) -> Budget | None:
 
 def worst_case(request: InferenceRequested, price: Price | None) -> Amounts:
     """The most that a call can use: its prompt's tokens, estimated from its bytes, and all that it may answer with."""
-    size_bytes = sum(len(message.content.encode(errors="surrogatepass")) for message in request.messages)
+    inputs = request.inputs or ()
+    texts = [*(message.content for message in request.messages), *inputs]
+    size_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts)
     for bound in (request.output_schema, request.choices, request.regex):
         if bound is not None:
             size_bytes += len(orjson.dumps(bound))  # some endpoints count it as part of the prompt
-    prompt = -(-size_bytes // BYTES_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages)
+    prompt = -(-size_bytes // BYTES_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages) + INPUT_TOKENS * len(inputs)
     prompt += IMAGE_TOKENS_MAX * sum(len(message.images) for message in request.messages if message.images)
+    answer = 0 if request.operation == "embedding" else request.max_tokens
     cost = NOTHING_SPENT
     if price is not None:
-        cost = (prompt * price.input_per_million + request.max_tokens * price.output_per_million).scaleb(_MILLIONTH)
-    return Amounts(1, prompt + request.max_tokens, cost)
+        cost = (prompt * price.input_per_million + answer * price.output_per_million).scaleb(_MILLIONTH)
+    return Amounts(1, prompt + answer, cost)
 
 
 def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure | None:

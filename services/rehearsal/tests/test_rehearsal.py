@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.testkit.builders import a_chain, a_definition, a_model, a_task
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task, an_embedding
 from services.rehearsal.rehearsal import Happened, rehearse
 from services.rehearsal.script import Script
 from services.rehearsal.verdict import mismatches
@@ -79,6 +79,24 @@ def test_a_request_that_nobody_answers_stops_with_what_to_paste() -> None:
     assert happened.stopped is not None
     assert "  answers:\n    classify:\n      output:\n        kind: bill\n" in happened.stopped.advice
     assert "prompt: Say something." in happened.stopped.advice
+
+
+def test_an_embedding_is_answered_with_vectors_and_counts_the_texts() -> None:
+    # Given an embedding, and a script that answers it from what was asked
+    do = an_embedding("vectors", input=["water", "wine!"])
+    tier = [{"pool": "small", "model": "first", "price": {"input_per_million": 1000000, "output_per_million": 9}}]
+
+    # When it runs with and without an answer
+    answers = {"vectors": {"output": "{{ [[1.0, inputs | length]] }}"}}
+    happened = played(do, {"answers": answers}, tiers={"small": tier})
+    silent = played(do, {})
+
+    # Then it is a model call like any other, and a case without an answer is told one
+    assert happened.run.output == [[1.0, 2]]
+    assert unexpected(happened, calls={"model": 1}, tokens=3, cost=3) == []
+    assert silent.stopped is not None
+    assert "inputs:" in silent.stopped.advice
+    assert silent.stopped.advice.count("- 0.8") == 2
 
 
 def test_answers_in_turn_that_run_out_stop_the_case() -> None:

@@ -10,7 +10,7 @@ from penstock.workflow.definition import Chain, Definition, Parallel, RouteBlock
 from penstock.workflow.faults import Fault, Files, Lines, Origins
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
-from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
+from penstock.workflow.parts import EmbedStep, ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
 from penstock.workflow.shapes import TEXT, Shape, closed
 
 CHECKS: Final[Mapping[type, Check]] = {
@@ -23,6 +23,7 @@ CHECKS: Final[Mapping[type, Check]] = {
     Refine: refine.check_refine,
     Agent: agent.check_agent,
     ModelStep: blocks.check_model,
+    EmbedStep: blocks.check_embed,
     ToolStep: blocks.check_tool,
     TaskStep: blocks.check_task,
     RunStep: runs.check_run,

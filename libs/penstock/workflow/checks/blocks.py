@@ -9,8 +9,19 @@ from penstock.workflow.definition import Chain
 from penstock.workflow.faults import nearest
 from penstock.workflow.fitting import misfits
 from penstock.workflow.gates import Gate
-from penstock.workflow.parts import ModelStep, TaskStep, ToolStep
-from penstock.workflow.shapes import TEXT, Shape, types_of
+from penstock.workflow.parts import EmbedStep, ModelStep, TaskStep, ToolStep
+from penstock.workflow.shapes import (
+    NUMBER,
+    TEXT,
+    Shape,
+    alternatives,
+    item_of,
+    items_min,
+    list_of,
+    said,
+    types_of,
+    union,
+)
 
 
 def check_chain(checker: Checker, block: Chain, place: Place) -> Shape:
@@ -58,6 +69,24 @@ def _check_bound(checker: Checker, block: ModelStep, place: Place) -> None:
             check_regex(block.regex)
         except RegexRefusedError as error:
             checker.add((*place.path, "regex"), str(error), "no look-around, no references, no huge repetitions")
+
+
+def check_embed(checker: Checker, block: EmbedStep, place: Place) -> Shape:
+    """What is embedded is a text or a list of some; a vector comes back for each."""
+    checker.tier(block.embed, (*place.path, "embed"))
+    path = (*place.path, "input")
+    shape = checker.value(block.input, path, place.scope)
+    lists = [each for each in alternatives(shape) or () if each["type"] == "array"]
+    items = union(*map(item_of, lists))
+    count_min = min(map(items_min, lists), default=1)
+    if types_of(shape) - {"string", "array"}:
+        checker.add(path, f"only texts can be embedded, and `input` is {said(shape)}")
+    elif types_of(items) - {"string"}:
+        checker.add(path, f"only texts can be embedded, and `input` is a list of {said(items)}")
+    elif count_min == 0:
+        hint = "add `minItems: 1` to its schema, or embed in a route only `when` there is some"
+        checker.add(path, "`input` may be an empty list, of which there are no embeddings", hint)
+    return list_of(list_of(NUMBER), count_min if types_of(shape) else 0)
 
 
 def check_tool(checker: Checker, block: ToolStep, place: Place) -> Shape:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.testkit.builders import a_chain, a_definition, a_model, a_task, a_tool
+from penstock.testkit.builders import a_chain, a_definition, a_model, a_task, a_tool, an_embedding
 from penstock.workflow.advice import advice
 from penstock.workflow.definition import Definition
 from penstock.workflow.graph import drawn, mermaid
@@ -88,6 +88,30 @@ def test_workflows_that_ask_for_one_another_have_no_bound_there() -> None:
     two = of({"id": "ask", "run": "one"}, name="two")
 
     assert worst_case(one, {"one": one, "two": two}).bound.uncounted == {"ask/ask"}
+
+
+def test_an_embedding_costs_its_texts_and_answers_with_no_tokens() -> None:
+    # Given an embedding of two words, and one of a list of ten short texts
+    two = an_embedding("two", input=["water", "wine"], retry={"attempts": 2}, timeout_seconds=5)
+    ten = an_embedding("ten", input="{{ input.items }}", retry=ONCE)
+
+    # Then each text counts with its bytes and what a tokenizer adds
+    worst = worst_case(of(two)).bound
+    assert (worst.requests, worst.model_calls, worst.output_tokens, worst.unbounded) == (2, 2, 0, frozenset())
+    assert worst.input_tokens == 2 * (9 + 2 * 4)
+    assert worst.cost == {"USD": Decimal(worst.input_tokens)}
+    assert worst_case(of(ten)).bound.input_tokens == 10 * (4 * 10 + 8 + 8) + 8 + 10 * 4
+
+    # And what no schema bounds is bounded by what one request carries
+    unknown = a_chain(a_task("read"), an_embedding("all", input="{{ read }}", retry=ONCE))
+    worst = worst_case(of(unknown)).bound
+    assert (worst.unbounded, worst.input_tokens) == (frozenset({"all"}), 524_288 + 2_048 * 4)
+
+
+def test_an_embedding_is_drawn_with_where_it_goes() -> None:
+    (part,) = [part for _, part in drawn(a_definition(a_chain(an_embedding("vectors")))).inside]
+
+    assert (part.kind, part.detail, part.flow) == ("embed", "small: small/first or burst/second", "step")
 
 
 def test_caps_lower_the_bound_and_are_named() -> None:

@@ -6,10 +6,11 @@ from typing import Any, Final
 from penstock.workflow.definition import Chain, Parallel, RouteBlock
 from penstock.workflow.gates import Gate, Sleep
 from penstock.workflow.loops import Agent, Plan, Refine
-from penstock.workflow.parts import ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
+from penstock.workflow.parts import EmbedStep, ModelStep, RunStep, TaskStep, ToolStep, UndoTask, UndoTool
 from services.orchestrator.core.blocks import (
     agent,
     chain,
+    embed,
     gate,
     model,
     parallel,
@@ -33,6 +34,7 @@ BLOCKS: Final[dict[type, Callable[[Any, Compiler], Node]]] = {
     Refine: refine.compile_refine,
     Agent: agent.compile_agent,
     ModelStep: model.compile_model,
+    EmbedStep: embed.compile_embed,
     ToolStep: tool.compile_tool,
     TaskStep: task.compile_task,
     RunStep: run.compile_run,

@@ -1,5 +1,6 @@
-"""Owns `model`: one model call on the tier's present route."""
+"""Owns calls of models on the tier's present route, and `model`: the call that answers in words."""
 
+from abc import abstractmethod
 from typing import Any
 
 from penstock.contracts.blobs import reference_of
@@ -17,7 +18,26 @@ from services.orchestrator.core.turn import Turn
 from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
 
 
-class ModelNode(LeafNode):
+class CallNode(LeafNode):
+    """A compiled step that asks a model."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
+        """See LeafNode."""
+
+    def ask(self, turn: Turn, leaf: LeafFrame, attribution: dict[str, Any]) -> InferenceRequested:
+        """See LeafNode; a call that bursts and costs more than is left for that stays on its own route."""
+        scope, step = leaf.parent.find, leaf.step
+        request = self.request(attribution, scope, step)
+        if not bursts(step) or affordable(turn, leaf, worst_case(request, self.routes[step.route].price)):
+            return request
+        stay(turn, leaf)
+        return self.request(attribution, scope, step)
+
+
+class ModelNode(CallNode):
     """A compiled model step."""
 
     __slots__ = ("block", "examples", "images", "prompt", "sampling", "system")
@@ -40,15 +60,6 @@ class ModelNode(LeafNode):
             (compiler.text(each.user, f"{block.id}.examples"), compiler.text(each.assistant, f"{block.id}.examples"))
             for each in block.examples
         ]
-
-    def ask(self, turn: Turn, leaf: LeafFrame, attribution: dict[str, Any]) -> InferenceRequested:
-        """See LeafNode; a call that bursts and costs more than is left for that stays on its own route."""
-        scope, step = leaf.parent.find, leaf.step
-        request = self.request(attribution, scope, step)
-        if not bursts(step) or affordable(turn, leaf, worst_case(request, self.routes[step.route].price)):
-            return request
-        stay(turn, leaf)
-        return self.request(attribution, scope, step)
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
         """The conversation and, where the answer before was invalid, what was wrong with it."""

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from penstock.contracts.blobs import Reference, externalised, reference_of
-from penstock.testkit.builders import a_chain, a_model, a_task, a_tool
+from penstock.testkit.builders import a_chain, a_model, a_task, a_tool, an_embedding
 from penstock.workflow.whole import ContentNeededError, UnreadableError
 from services.orchestrator.core.contents import Contents, RunContents
 from services.orchestrator.core.facts import Facts
@@ -58,6 +58,13 @@ def test_a_prompt_holds_what_the_reference_stands_for(store: Store) -> None:
     talk = talk_of(store, a_model("sum", prompt="In {{ input.language }}: {{ input.document }}"), given)
 
     assert talk.model_call().messages[-1].content == f"In en: {DOCUMENT}"
+
+
+def test_what_is_embedded_is_what_the_reference_stands_for(store: Store) -> None:
+    given = store.holding({"names": LIST, "document": DOCUMENT})
+
+    assert talk_of(store, an_embedding("all", input="{{ input.names }}"), given).model_call().inputs == LIST
+    assert talk_of(store, an_embedding("one", input="{{ input.document }}"), given).model_call().inputs == [DOCUMENT]
 
 
 def test_what_is_not_known_ends_the_decision_and_says_what_it_needs() -> None:

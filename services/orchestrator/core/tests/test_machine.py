@@ -45,6 +45,8 @@ def calls(draw: st.DrawFn, kind: str, source: str) -> dict[str, Any]:
             return {"tool": "files.read", "arguments": {"path": source}}
         case "run":
             return {"run": "other", "input": source, "wait": draw(st.sampled_from([True, True, False]))}
+        case "embed":
+            return {"embed": "small", "input": draw(st.sampled_from([source, [f"Of {source}", "water"]]))}
         case _:
             schema = draw(st.sampled_from([None, {"type": "object", "required": ["kind"]}]))
             return {"model": "small", "prompt": f"Say {source}", "output_schema": schema}
@@ -54,14 +56,14 @@ def calls(draw: st.DrawFn, kind: str, source: str) -> dict[str, Any]:
 def blocks(draw: st.DrawFn, number: Iterator[int], seen: tuple[str, ...], depth: int) -> dict[str, Any]:
     """A block whose templates use the ids in `seen`, well or badly."""
     block_id = f"b{next(number)}"
-    kinds = ["task", "task", "model", "tool", "run", "check", "sleep"] + ([*NESTED, *NESTED] if depth else [])
+    kinds = ["task", "task", "model", "embed", "tool", "run", "check", "sleep"] + ([*NESTED, *NESTED] if depth else [])
     source = draw(st.sampled_from([f"{{{{ {name} }}}}" for name in seen] + [f"{{{{ {name}.kind }}}}" for name in seen]))
     whole_seconds = draw(st.sampled_from([None, None, 8]))
     leaf = {"id": block_id, "timeout_seconds": draw(st.sampled_from([5, 60])), "retry": draw(RETRIES)}
     leaf |= {"undo": draw(UNDOS)} if draw(st.booleans()) else {}
     leaf |= {} if whole_seconds is None else {"step_timeout_seconds": whole_seconds}
     match draw(st.sampled_from(kinds)):
-        case "task" | "tool" | "run" | "model" as kind:
+        case "task" | "tool" | "run" | "model" | "embed" as kind:
             return {**leaf, **draw(calls(kind, source))}
         case "check" | "sleep" as kind:
             return {"id": block_id, kind: draw(conditions(seen) if kind == "check" else st.sampled_from(NAPS))}

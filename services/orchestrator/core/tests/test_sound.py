@@ -80,6 +80,10 @@ def _schemas(definition: Definition) -> dict[str, dict[str, object]]:
     }
 
 
+def _vectors(count: int) -> dict[str, object]:
+    return {"type": "array", "minItems": count, "items": {"type": "array", "items": {"type": "number"}}}
+
+
 def _answer_one(talk: Conversation, schemas: dict[str, dict[str, object]], data: st.DataObject) -> None:
     waiting = [step for step in talk.run.steps.values() if step.phase is StepPhase.WAITING]
     asked = [step for step in waiting if step.kind in ("model", "tool", "task", "run")]
@@ -92,7 +96,9 @@ def _answer_one(talk: Conversation, schemas: dict[str, dict[str, object]], data:
         talk.child_ended(step.path, data.draw(fitting(own)), attempt=step.attempt)
         return
     request = talk.requests[step.path, step.attempt]
-    schema = request.output_schema if isinstance(request, InferenceRequested) else own
+    schema = own
+    if isinstance(request, InferenceRequested):
+        schema = request.output_schema if request.inputs is None else _vectors(len(request.inputs))
     if data.draw(st.integers(0, 9)) == 0:
         talk.fail(step.path, attempt=step.attempt)
         return

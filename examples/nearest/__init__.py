@@ -1,0 +1,1 @@
+"""The passages nearest to a question, by their embeddings."""
