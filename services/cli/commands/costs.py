@@ -1,19 +1,20 @@
 """Owns `penstock costs`: what was used, what it cost, what it would cost, where the accelerators' hours went."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from penstock.contracts.prices import PriceList
 from services.cli import output
 from services.cli.door import Door
 from services.cli.failures import EXIT_UNREACHABLE, CommandError
 from services.cli.focus import Charges, Issuer, Row
 from services.cli.periods import moment
-from services.cli.repricing import NEEDED, Repriced, read_prices, repriced
+from services.cli.repricing import LABEL, NEEDED, Repriced, line_of, needs_entries, read_prices, repriced
 from services.cli.settings import AsJson, Data
 from services.cli.tables import WRITERS
 
@@ -98,7 +99,7 @@ def _charges(door: Door, charges: Charges, query: dict[str, Any]) -> Iterator[Ro
             yield charges.of_usage(line["usage"])
         ended = "end" in line
     if not ended:
-        raise CommandError("the gateway's answer broke off", hint="try again", code=EXIT_UNREACHABLE)
+        raise _broken_off()
     if query["tenant"] is not None:
         return
     period = {name: query[name] for name in ("since", "until")}
@@ -215,7 +216,7 @@ def _show_repriced(door: Door, by: str, query: dict[str, Any], file: Path, *, as
     names = [name.strip() for name in by.split(",") if name.strip()]
     if "run" in names:
         raise CommandError("costs by run are not told apart by what prices go by", hint="--by tenant,workflow")
-    found = repriced(_all_lines(door, ",".join(dict.fromkeys([*names, *NEEDED])), query), names, prices)
+    found = repriced(_priceable(door, names, query, prices), names, prices)
     ordered = sorted(found.items(), key=lambda each: (-each[1].repriced, str(each[0])))
     if as_json:
         lines = [_repriced_json(names, key, sums) for key, sums in ordered]
@@ -233,16 +234,55 @@ def _show_repriced(door: Door, by: str, query: dict[str, Any], file: Path, *, as
     )
 
 
-def _all_lines(door: Door, by: str, query: dict[str, Any]) -> list[Any]:
+def _priceable(door: Door, names: list[str], query: dict[str, Any], prices: PriceList) -> Iterator[Mapping[str, Any]]:
+    """Lines of sums, and of single requests where only those say what they would cost."""
+    lines, period = _all_lines(door, ",".join(dict.fromkeys([*names, *NEEDED])), query)
+    yield from (line for line in lines if not needs_entries(line, prices))
+    by_request = [line for line in lines if needs_entries(line, prices)]
+    if not by_request:
+        return
+    values = {name: {line[name] for line in by_request} for name in names if name.startswith(LABEL)}
+    for usage in _usage(door, {**period, "tenant": query["tenant"]}):
+        line = line_of(usage, names, values)
+        asked = query["workflow"] in (None, usage["workflow"])
+        if line is not None and asked and needs_entries(line, prices):
+            yield line
+
+
+def _usage(door: Door, query: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Every entry of usage. Raises CommandError where the answer breaks off."""
+    ended = False
+    for line in door.lines("/v1/costs/entries", **query):
+        if "usage" in line:
+            yield line["usage"]
+        ended = "end" in line
+    if not ended:
+        raise _broken_off()
+
+
+def _broken_off() -> CommandError:
+    return CommandError("the gateway's answer broke off", hint="try again", code=EXIT_UNREACHABLE)
+
+
+def _all_lines(door: Door, by: str, query: dict[str, Any]) -> tuple[list[Any], dict[str, str]]:
+    """All pages, and the whole hours that they are of."""
     lines: list[Any] = []
-    cursor = None
+    cursor, period = None, {}
     for _ in range(PAGES_MAX):
         answer = door.get("/v1/costs", by=by, limit=PAGE_LINES, cursor=cursor, **query)
         lines += answer["lines"]
+        period = {"since": answer["since"], "until": _whole_hour(answer["until"])}
         cursor = answer.get("next")
         if cursor is None:
-            return lines
+            return lines, period
     raise CommandError(f"more than {PAGES_MAX * PAGE_LINES} lines", hint="a shorter period, or fewer columns")
+
+
+def _whole_hour(until: str) -> str:
+    """The end of the last hour whose sums are in a period."""
+    at = datetime.fromisoformat(until)
+    begun = at.replace(minute=0, second=0, microsecond=0)
+    return (begun if begun == at else begun + timedelta(hours=1)).isoformat()
 
 
 def _repriced_json(names: list[str], key: tuple[Any, ...], sums: Repriced) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from penstock.contracts.prices import PriceList
 from services.cli.failures import CommandError
 from services.cli.periods import moment
-from services.cli.repricing import read_prices, repriced
+from services.cli.repricing import line_of, needs_entries, read_prices, repriced
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PRICES = PriceList.model_validate(
@@ -70,6 +70,44 @@ def test_engine_time_and_tokens_are_priced_anew() -> None:
     # 2.5 seconds at 1 a second; 15 prompt tokens at 0.01 and 3 generated at 0.1
     assert (sums.recorded, sums.repriced, sums.difference) == (Decimal("1.1"), Decimal("2.95"), Decimal("1.85"))
     assert (sums.requests, sums.unpriced) == (9, set())
+
+
+USAGE: dict[str, Any] = {
+    "tenant": "acme",
+    "workflow": "audit",
+    "version": "1",
+    "kind": "inference",
+    "subject": "managed",
+    "pool": "small",
+    "step": "each[3]/read",
+    "labels": {"team": "tax"},
+    "tokens": {"input": 150, "output": 2},
+    "cost": {"amount": "0.5", "currency": "USD", "price_version": "1"},
+    "recorded_at": "2026-11-20T23:59:59.5+00:00",
+}
+
+
+def test_a_request_whose_price_depends_on_its_length_is_priced_by_itself() -> None:
+    models = {"managed": {"input_cost_per_token": "1", "output_cost_per_token": "1"}}
+    models["managed"]["input_cost_per_token_above_100_tokens"] = "2"
+    prices = PriceList.model_validate({"version": "long", "effective": "2026-12-01", "models": models})
+    of_sums = [a_line(model="managed", gpu_type=""), a_line(), a_line(kind="task", gpu_type="", model="managed")]
+    names = ["tenant", "step", "day", "hour", "lane", "label:team"]
+
+    # given a request with a prompt above the length, and one whose label does not count apart
+    line = line_of(USAGE, names, {"label:team": {"tax"}})
+    other = line_of({**USAGE, "labels": {"team": "legal"}}, names, {"label:team": {"tax"}})
+
+    # then it has the columns that sums have, and its own price
+    assert [needs_entries(each, prices) for each in of_sums] == [True, False, False]
+    assert line is not None
+    columns = ["acme", "each[]/read", "2026-11-20", "2026-11-20T23:00:00Z", "", "tax"]
+    assert [line[name] for name in names] == columns
+    (sums,) = repriced([line], ["tenant"], prices).values()
+    assert (sums.requests, sums.recorded, sums.repriced) == (1, Decimal("0.5"), Decimal(302))
+    assert other is not None
+    assert other["label:team"] == "(other)"
+    assert line_of({**USAGE, "labels": {}}, names, {"label:team": set()}) is None
 
 
 def test_what_the_list_has_no_price_for_stays_as_it_was_and_is_named() -> None:

@@ -90,6 +90,8 @@ class Gateway:
     """Answers, and notes what it was asked."""
 
     lines_broken = False
+    line = LINE
+    usage: tuple[dict[str, Any], ...] = ()
     asked: list[tuple[str, dict[str, Any]]]
 
     def __init__(self, _data: Path | None) -> None:
@@ -102,12 +104,14 @@ class Gateway:
         if path == "/v1/costs/reconciled":
             return {"pools": [POOL]}
         names = query["by"].split(",")
+        period = {"since": "2026-11-20T00:00:00Z", "until": "2026-11-21T12:30:00Z"}
         if query.get("cursor"):
-            return {"by": names, "lines": [LINE], "engines": []}
-        return {"by": names, "lines": [LINE], "engines": [ENGINES], "next": "more"}
+            return {"by": names, "lines": [self.line], "engines": [], **period}
+        return {"by": names, "lines": [self.line], "engines": [ENGINES], "next": "more", **period}
 
     def lines(self, path: str, **query: Any) -> Iterator[Any]:
         self.asked.append((path, query))
+        yield from ({"usage": usage} for usage in self.usage)
         yield {"engine": {**ENGINES, "engine": "vllm-0", "engine_session": "s", "price_per_hour": "2.60"} | STRETCH}
         if not self.lines_broken:
             yield {"end": True}
@@ -162,6 +166,41 @@ def test_other_prices_are_told_with_the_difference(tmp_path: Path) -> None:
     assert (line["workflow"], line["recorded"], line["repriced"], line["difference"]) == ("audit", "5.2", "6", "0.8")
     assert Gateway.asked[0][1]["by"] == "workflow,kind,model,gpu_type"
     penstock("costs", "--prices", str(file))
+
+
+def test_prices_by_length_are_told_from_single_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given sums of a managed model, and the requests that they are of, one of another workflow
+    file = tmp_path / "new.yaml"
+    models = "{m: {input_cost_per_token: 1, output_cost_per_token: 1, input_cost_per_token_above_9_tokens: 2}}"
+    file.write_text(f"{{version: new, effective: 2026-12-01, models: {models}}}")
+    of_it = {
+        "workflow": "audit",
+        "kind": "inference",
+        "subject": "m",
+        "recorded_at": "2026-11-21T10:00:00Z",
+        "step": "a",
+    }
+    cost = {"cost": {"amount": "1", "currency": "USD"}}
+    usage = [of_it | cost | {"tokens": {"input": count}} for count in (9, 10)]
+    monkeypatch.setattr(Gateway, "line", LINE | {"model": "m", "gpu_type": "", "cost": "1"})
+    monkeypatch.setattr(Gateway, "usage", (*usage, usage[0] | {"workflow": "other"}, usage[0] | {"subject": "n"}))
+
+    # when they are priced anew
+    arguments = ("costs", "--by", "workflow", "--workflow", "audit", "--prices", str(file), "--json")
+    said = json.loads(penstock(*arguments))
+
+    # then each by its own length, over the whole hours that the sums are of
+    (line,) = said["lines"]
+    assert (line["requests"], line["recorded"], line["repriced"]) == (2, "2", "29")
+    path, query = Gateway.asked[-1]
+    assert (path, query["since"], query["until"]) == (
+        "/v1/costs/entries",
+        "2026-11-20T00:00:00Z",
+        "2026-11-21T13:00:00+00:00",
+    )
+    monkeypatch.setattr(Gateway, "lines_broken", True)
+    with pytest.raises(CommandError, match="broke off"):
+        penstock(*arguments)
 
 
 def test_an_export_has_usage_and_what_is_nobodys(tmp_path: Path) -> None:

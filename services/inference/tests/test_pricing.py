@@ -1,6 +1,7 @@
 """Tests of cost arithmetic: whatever happens, the parts sum to the whole to the last digit."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import yaml
@@ -100,6 +101,101 @@ def test_the_file_of_litellm_is_a_price_list_of_what_is_paid_by_the_token() -> N
     assert prices.version.startswith("litellm-")
     assert parsed(LITELLM.replace("128000", "9")).version == prices.version
     assert parsed(LITELLM.replace("3e-06", "4e-06")).version != prices.version
+
+
+TIERED = """{
+  "long": {
+    "input_cost_per_token": 1e-06, "output_cost_per_token": 8e-06, "cache_read_input_token_cost": 1e-07,
+    "input_cost_per_token_above_128k_tokens": 2e-06, "output_cost_per_token_above_128k_tokens": 9e-06,
+    "input_cost_per_token_above_200k_tokens": 4e-06, "cache_read_input_token_cost_above_200k_tokens": 4e-07,
+    "output_cost_per_token_above_272k_tokens": 1, "input_cost_per_token_batches": 5e-07,
+    "input_cost_per_token_above_200k_tokens_priority": 1, "output_cost_per_reasoning_token": 2e-05
+  },
+  "from": {
+    "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "litellm_provider": "xai",
+    "input_cost_per_token_above_128k_tokens": 3e-06, "output_cost_per_token_above_128k_tokens": 3e-06
+  },
+  "ranges": {
+    "mode": "chat",
+    "tiered_pricing": [
+      {"range": [0, 32000.0], "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06},
+      {"range": [32000.0, 128000.0], "input_cost_per_token": 5e-06, "output_cost_per_token": 6e-06}
+    ]
+  },
+  "plain": {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "tiered_pricing": null}
+}"""
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "millionths"),
+    [
+        ("long", TokenUsage(input=100_000, cached_input=28_000, output=10), "102880"),
+        ("long", TokenUsage(input=100_001, cached_input=28_000, output=10), "202892"),
+        ("long", TokenUsage(input=200_000, output=10, reasoning=1), "400110"),
+        ("long", TokenUsage(input=100_000, cached_input=100_001, output=10), "440080.4"),
+        ("long", TokenUsage(input=300_000), "1200000"),
+        ("from", TokenUsage(input=127_999, output=1), "128000"),
+        ("from", TokenUsage(input=128_000, output=1), "384003"),
+        ("ranges", TokenUsage(input=30_000, cached_input=2_000, output=1), "32002"),
+        ("ranges", TokenUsage(input=30_001, cached_input=2_000, output=1), "160011"),
+        ("ranges", TokenUsage(input=900_000), "4500000"),
+        ("plain", TokenUsage(input=900_000, output=1), "900002"),
+    ],
+)
+def test_a_longer_prompt_has_its_own_prices_for_all_of_the_request(
+    model: str, usage: TokenUsage, millionths: str
+) -> None:
+    # given prices above a length, in the forms that LiteLLM's file has them in; then the highest that is reached holds
+    assert token_cost(parsed(TIERED).models[model], usage) == Decimal(millionths).scaleb(-6)
+
+
+def test_our_own_list_says_longer_prompts_by_the_same_names() -> None:
+    prices = {"input_cost_per_token": 1, "output_cost_per_token": 2, "input_cost_per_token_above_1500_tokens": 3}
+    body: dict[str, Any] = {"version": "1", "effective": "2026-01-01", "models": {"m": prices}}
+
+    assert token_cost(PriceList.model_validate(body).models["m"], TokenUsage(input=1_501, output=1)) == 4505
+    prices["output_cost_per_token_above_99_tokens"] = 3
+    with pytest.raises(ValidationError, match="input_cost_per_token"):
+        PriceList.model_validate(body)
+
+
+LENGTHS = st.lists(st.integers(0, 1_000_000), max_size=3, unique=True).map(sorted)
+RISES = st.lists(st.tuples(PRICE, PRICE, PRICE), min_size=4, max_size=4)
+
+
+def a_tiered_price(lengths: list[int], rises: list[tuple[Decimal, Decimal, Decimal]]) -> dict[int, tuple[Decimal, ...]]:
+    """Input, output and cached prices from each length on, none below the one before."""
+    found: dict[int, tuple[Decimal, ...]] = {}
+    total = (Decimal(0), Decimal(0), Decimal(0))
+    for above, rise in zip([-1, *lengths], rises, strict=False):
+        found[above] = total = tuple(map(sum, zip(total, rise, strict=True)))  # type: ignore[assignment]  # of three
+    return found
+
+
+@given(LENGTHS, RISES, USAGE, st.sampled_from(["input", "cached_input", "output", "reasoning"]), st.integers(0, 10**6))
+def test_a_tiered_cost_is_the_one_by_hand_and_never_falls_with_more_tokens(
+    lengths: list[int], rises: list[tuple[Decimal, Decimal, Decimal]], usage: TokenUsage, bucket: str, more: int
+) -> None:
+    # given tiers that do not get cheaper
+    by_hand = a_tiered_price(lengths, rises)
+    names = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
+    price = TokenPrice.model_validate(
+        {
+            name if above < 0 else f"{name}_above_{above}_tokens": amount
+            for above, amounts in by_hand.items()
+            for name, amount in zip(names, amounts, strict=True)
+        }
+    )
+
+    def cost(used: TokenUsage) -> Decimal:
+        tier = max(above for above in by_hand if used.input + used.cached_input > above)
+        given_input, output, cached = by_hand[tier]
+        return used.input * given_input + used.cached_input * cached + (used.output + used.reasoning) * output
+
+    # then the cost is that of the tier, and more of anything costs no less
+    assert token_cost(price, usage) == cost(usage)
+    larger = usage.model_copy(update={bucket: getattr(usage, bucket) + more})
+    assert token_cost(price, larger) >= token_cost(price, usage)
 
 
 def test_our_own_form_is_read_from_yaml_and_json() -> None:
