@@ -17,6 +17,7 @@ IMAGES_MAX = 16
 IMAGE_TOKENS_MAX = 4096
 """What one image is reckoned with where a call's worst case is: most models make fewer tokens of it."""
 LOGPROBS_MAX = 20
+CHOICES_MAX = 1024
 INPUTS_MAX = 2048
 """Texts of one embedding."""
 INPUT_TOKENS = 4
@@ -88,7 +89,7 @@ class InferenceRequested(WorkRequested):
     inputs: Annotated[list[str], Field(min_length=1, max_length=INPUTS_MAX)] | None = None
     output_schema: dict[str, Any] | None = None
     regex: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
-    choices: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = None
+    choices: Annotated[list[str], Field(min_length=1, max_length=CHOICES_MAX)] | None = None
     tools: Annotated[list[ToolSignature], Field(min_length=1, max_length=128)] | None = None
     tool_choice: str | None = None
     """`auto` (the default where there are tools), `none`, `required`, or a tool's name."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from penstock.contracts.body import Currency, DecimalString
-from penstock.contracts.model_calls import INPUTS_MAX, LOGPROBS_MAX, STOPS_MAX
+from penstock.contracts.model_calls import CHOICES_MAX, INPUTS_MAX, LOGPROBS_MAX, STOPS_MAX
 
 Identifier = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,62}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,126}$")]
@@ -98,6 +98,25 @@ class SamplingOptions(Part):
 AdapterName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
+def _kind_of_choices(value: Any) -> str | None:
+    return "expression" if isinstance(value, str) else "texts" if isinstance(value, list) else None
+
+
+Choices = Annotated[
+    Annotated[
+        list[Annotated[str, StringConstraints(min_length=1)]],
+        Field(min_length=1, max_length=CHOICES_MAX),
+        Tag("texts"),
+    ]
+    | Annotated[Expression, Tag("expression")],
+    Discriminator(
+        _kind_of_choices,
+        custom_error_type="choices",
+        custom_error_message="choices are a list of texts, or an expression that gives one",
+    ),
+]
+
+
 class ModelStep(Leaf):
     """One model call. Its output is the text, or the parsed JSON where `output_schema` is given."""
 
@@ -108,10 +127,8 @@ class ModelStep(Leaf):
     examples: Annotated[list[Example], Field(max_length=64)] = Field(default_factory=list)
     """Shown between `system` and `prompt`, in their order."""
     output_schema: JsonSchema | None = None
-    choices: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1, max_length=1024)] | (
-        None
-    ) = None
-    """The answer is one of these texts."""
+    choices: Choices | None = None
+    """The answer is one of these texts: a list of them, or an expression that gives one."""
     regex: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
     """The answer matches it from beginning to end; of linear time: no look-around, no references."""
     images: Expression | None = None

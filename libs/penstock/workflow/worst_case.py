@@ -127,7 +127,11 @@ class _Reckoning:
         scope = self.survey.scopes.get(prompt or (), {})
         sizes = [None if prompt is None else text_bytes(source, scope, self._texts) for source in texts]
         # Some endpoints count the schema as part of the prompt.
-        bound = (step.output_schema, step.choices, step.regex)
+        listed = step.choices
+        if isinstance(listed, str):
+            sizes.append(text_bytes(f"{{{{ {listed.strip()} }}}}", scope, {}))
+            listed = None
+        bound = (step.output_schema, listed, step.regex)
         bound_bytes = sum(len(orjson.dumps(each)) for each in bound if each is not None)
         images = 0 if step.images is None else IMAGES_MAX * IMAGE_TOKENS_MAX
         added = MESSAGE_TOKENS * (len(texts) + 1) + bound_bytes + images

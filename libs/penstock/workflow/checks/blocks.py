@@ -1,6 +1,7 @@
 """Owns the checks of chains, and of model, tool and task steps."""
 
 from dataclasses import replace
+from typing import Final
 
 from penstock.contracts.regexes import RegexRefusedError, check_regex
 from penstock.workflow.checks.checker import Checker, Place
@@ -22,6 +23,8 @@ from penstock.workflow.shapes import (
     types_of,
     union,
 )
+
+MIN_ITEMS: Final = "add `minItems: 1` to its schema, or ask in a route only `when` there is some"
 
 
 def check_chain(checker: Checker, block: Chain, place: Place) -> Shape:
@@ -53,7 +56,7 @@ def check_model(checker: Checker, block: ModelStep, place: Place) -> Shape:
             checker.add((*place.path, "images"), text, "a reference is an object: {$blob, bytes, media_type}")
     check_worst_case(checker, block, place)
     if block.choices is not None:
-        return {"type": "string", "enum": block.choices}
+        return _check_choices(checker, block.choices, place)
     return block.output_schema if block.output_schema is not None else TEXT
 
 
@@ -62,8 +65,6 @@ def _check_bound(checker: Checker, block: ModelStep, place: Place) -> None:
     bounds = [name for name in ("output_schema", "choices", "regex") if getattr(block, name) is not None]
     if len(bounds) > 1:
         checker.add((*place.path, bounds[1]), f"an answer is bound by one of {' and '.join(bounds)}", "drop the others")
-    if block.choices is not None and len(set(block.choices)) < len(block.choices):
-        checker.add((*place.path, "choices"), "a choice stands twice")
     if block.regex is not None:
         try:
             check_regex(block.regex)
@@ -71,21 +72,42 @@ def _check_bound(checker: Checker, block: ModelStep, place: Place) -> None:
             checker.add((*place.path, "regex"), str(error), "no look-around, no references, no huge repetitions")
 
 
+def _check_choices(checker: Checker, choices: list[str] | str, place: Place) -> Shape:
+    """One of the choices, as far as they are known."""
+    path = (*place.path, "choices")
+    if isinstance(choices, list):
+        if len(set(choices)) < len(choices):
+            checker.add(path, "a choice stands twice")
+        return {"type": "string", "enum": choices}
+    _, shape = checker.typed(choices, path, place.scope)
+    items, count_min = _listed(shape)
+    if types_of(shape) - {"array"}:
+        checker.add(path, f"choices are a list of texts, `{choices.strip()}` is {said(shape)}")
+    elif types_of(items) - {"string"}:
+        checker.add(path, f"choices are a list of texts, `{choices.strip()}` is a list of {said(items)}")
+    elif count_min == 0:
+        checker.add(path, f"`{choices.strip()}` may be an empty list, and nothing is one of it", MIN_ITEMS)
+    return items if types_of(items) == {"string"} else TEXT
+
+
+def _listed(shape: Shape) -> tuple[Shape, int]:
+    """Of what is or may be a list: what its items can be, and how many there are at least; 1 where nothing is known."""
+    lists = [each for each in alternatives(shape) or () if each["type"] == "array"]
+    return union(*map(item_of, lists)), min(map(items_min, lists), default=1)
+
+
 def check_embed(checker: Checker, block: EmbedStep, place: Place) -> Shape:
     """What is embedded is a text or a list of some; a vector comes back for each."""
     checker.tier(block.embed, (*place.path, "embed"))
     path = (*place.path, "input")
     shape = checker.value(block.input, path, place.scope)
-    lists = [each for each in alternatives(shape) or () if each["type"] == "array"]
-    items = union(*map(item_of, lists))
-    count_min = min(map(items_min, lists), default=1)
+    items, count_min = _listed(shape)
     if types_of(shape) - {"string", "array"}:
         checker.add(path, f"only texts can be embedded, and `input` is {said(shape)}")
     elif types_of(items) - {"string"}:
         checker.add(path, f"only texts can be embedded, and `input` is a list of {said(items)}")
     elif count_min == 0:
-        hint = "add `minItems: 1` to its schema, or embed in a route only `when` there is some"
-        checker.add(path, "`input` may be an empty list, of which there are no embeddings", hint)
+        checker.add(path, "`input` may be an empty list, of which there are no embeddings", MIN_ITEMS)
     return list_of(list_of(NUMBER), count_min if types_of(shape) else 0)
 
 

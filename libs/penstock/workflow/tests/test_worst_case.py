@@ -108,6 +108,18 @@ def test_an_embedding_costs_its_texts_and_answers_with_no_tokens() -> None:
     assert (worst.unbounded, worst.input_tokens) == (frozenset({"all"}), 524_288 + 2_048 * 4)
 
 
+def test_choices_from_data_count_with_what_their_schema_lets_them_have() -> None:
+    # Given choices that are written down, that a schema bounds, and that nothing does
+    listed = a_model("say", prompt="abc", retry=ONCE, choices=["a", "b"])
+    bounded = {**listed, "choices": "input.items"}
+
+    # Then the bound has them
+    plain = worst_case(of(listed)).bound.input_tokens - len('["a","b"]')
+    assert worst_case(of(bounded)).bound.input_tokens == plain + 10 * (4 * 10 + 8 + 8) + 8
+    unknown = a_chain(a_task("read"), {**listed, "choices": "read"})
+    assert worst_case(of(unknown)).bound.unbounded == frozenset({"say"})
+
+
 def test_an_embedding_is_drawn_with_where_it_goes() -> None:
     (part,) = [part for _, part in drawn(a_definition(a_chain(an_embedding("vectors")))).inside]
 

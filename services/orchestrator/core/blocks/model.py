@@ -1,12 +1,13 @@
 """Owns calls of models on the tier's present route, and `model`: the call that answers in words."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Final
 
 from penstock.contracts.blobs import reference_of
 from penstock.contracts.messages import ChatMessage, Image, InferenceRequested, Sampling
-from penstock.contracts.model_calls import IMAGES_MAX
+from penstock.contracts.model_calls import CHOICES_MAX, IMAGES_MAX
 from penstock.workflow.expressions import Compiled, ExpressionError, Scope
+from penstock.workflow.lookups import whole_in
 from penstock.workflow.parts import ModelStep
 from services.orchestrator.core.budget import worst_case
 from services.orchestrator.core.bursting import affordable, bursts, stay
@@ -15,7 +16,9 @@ from services.orchestrator.core.frames import LeafFrame
 from services.orchestrator.core.leaf import OUTPUT_INVALID, LeafNode, TooLargeError, evaluated
 from services.orchestrator.core.state import Step
 from services.orchestrator.core.turn import Turn
-from services.orchestrator.core.values import VALUE_BYTES_MAX, text_bytes
+from services.orchestrator.core.values import VALUE_BYTES_MAX, RefusedError, text_bytes
+
+CHOICES_INVALID: Final = "choices_invalid"
 
 
 class CallNode(LeafNode):
@@ -40,7 +43,7 @@ class CallNode(LeafNode):
 class ModelNode(CallNode):
     """A compiled model step."""
 
-    __slots__ = ("block", "examples", "images", "prompt", "sampling", "system")
+    __slots__ = ("block", "choices", "examples", "images", "prompt", "sampling", "system")
 
     def __init__(self, block: ModelStep, compiler: Compiler) -> None:
         schema = compiler.schema(block.output_schema, f"{block.id}.output_schema")
@@ -52,6 +55,9 @@ class ModelNode(CallNode):
         )
         self.images: Compiled | None = (
             None if block.images is None else compiler.expression(block.images, f"{block.id}.images")
+        )
+        self.choices: Compiled | None = (
+            compiler.expression(block.choices, f"{block.id}.choices") if isinstance(block.choices, str) else None
         )
         self.sampling: Sampling | None = (
             None if block.sampling is None else Sampling(**block.sampling.model_dump(exclude_none=True))
@@ -78,7 +84,7 @@ class ModelNode(CallNode):
             "messages": messages,
             "output_schema": self.guide(scope),
             "regex": self.block.regex,
-            "choices": self.block.choices,
+            "choices": self.block.choices if self.choices is None else _choices(self.choices, scope),
             "max_tokens": self.block.max_tokens,
             "on_overflow": self.block.on_overflow,
             "temperature": self.block.temperature,
@@ -106,6 +112,21 @@ class ModelNode(CallNode):
     def guide(self, scope: Scope) -> dict[str, Any] | None:  # noqa: ARG002  # a loop's depends on it
         """The schema that the engine guides its answer by."""
         return self.block.output_schema
+
+
+def _choices(choices: Compiled, scope: Scope) -> list[str]:
+    """What an expression gave, each text once, in its order. Raises ExpressionError or RefusedError."""
+    given = whole_in(scope, evaluated(choices, scope, "choices"))
+    if not isinstance(given, list) or not all(isinstance(text, str) and text for text in given):
+        raise RefusedError(CHOICES_INVALID, "choices: not a list of texts, none of them empty")
+    texts = list(dict.fromkeys(given))
+    if not 1 <= len(texts) <= CHOICES_MAX:
+        text = f"choices: there are {len(texts)} different texts; an answer can be one of 1 to {CHOICES_MAX}"
+        raise RefusedError(CHOICES_INVALID, text)
+    size_bytes = sum(map(text_bytes, texts))
+    if size_bytes > VALUE_BYTES_MAX:
+        raise TooLargeError("choices", size_bytes)
+    return texts
 
 
 def _images(value: Any) -> list[Image] | None:
