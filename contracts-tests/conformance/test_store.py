@@ -138,7 +138,7 @@ async def test_a_finished_run_keeps_its_output_and_a_failed_one_its_error(store:
     broken.phase, broken.error = StepPhase.FAILED, Failure(code="x", message="y")
     done.status, done.output, done.finished_at_ms, done.sequence = "completed", {"rows": [1]}, AT_MS + 5, 2
     failed.status, failed.error, failed.finished_at_ms, failed.sequence = "failed", broken.error, AT_MS + 5, 2
-    failed.redrives, failed.deadline_at_ms = 1, AT_MS + 99
+    failed.redrives, failed.deadline_at_ms, failed.version = 1, AT_MS + 99, "nightly-2"
     await store.commit(
         Batch(advances=[advance(epochs, 2, 4)], changed=[done, failed], steps=[(done, completed), (failed, broken)])
     )

@@ -46,7 +46,7 @@ class RunRow(msgspec.Struct, gc=False):
     def merge(self, other: "RunRow") -> None:
         """The same rule as `upsert_runs`."""
         if other.sequence > self.sequence:
-            self.sequence, self.status = other.sequence, other.status
+            self.sequence, self.status, self.version = other.sequence, other.status, other.version
         self.started_at = min(self.started_at, other.started_at)
         self.running_at = max(self.running_at, other.running_at)
         self.updated_at = max(self.updated_at, other.updated_at)

@@ -17,6 +17,7 @@ FROM unnest($1::batch_run[])
 ON CONFLICT (run_key) DO UPDATE SET
     started_at = least(known.started_at, excluded.started_at),
     status = CASE WHEN excluded.sequence > known.sequence THEN excluded.status ELSE known.status END,
+    version = CASE WHEN excluded.sequence > known.sequence THEN excluded.version ELSE known.version END,
     sequence = greatest(known.sequence, excluded.sequence),
     running_at = greatest(known.running_at, excluded.running_at),
     updated_at = greatest(known.updated_at, excluded.updated_at)

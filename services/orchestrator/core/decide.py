@@ -192,7 +192,7 @@ def _redrive(run: Run, program: Program, at_ms: int, facts: Facts) -> Decision:
     turn.redriven = True
 
     def go_on() -> None:
-        begin(turn, program, refused(turn, program))
+        begin(turn, program, refused(turn, program, run.budget))
         _ring(turn)
 
     return applied(turn, go_on)

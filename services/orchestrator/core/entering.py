@@ -5,6 +5,7 @@ from typing import Any
 from penstock.contracts.envelope import rfc3339
 from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.accounts import Account, account_of
+from services.orchestrator.core.budget import effective
 from services.orchestrator.core.compiler import Node
 from services.orchestrator.core.frames import Answer, Enclosure, Live
 from services.orchestrator.core.program import Program
@@ -54,7 +55,10 @@ def derived(run: Run, program: Program | None) -> Live:
     if program is not None and program.undos:
         live.undos, live.undo_ms = program.undos, program.undo_ms
         live.undo_order = max((step.undo.order for step in run.steps.values() if step.undo is not None), default=0)
-    if run.budget is not None:
-        live.account = account_of(run, run.budget, ceiling=None if program is None else program.budget)
+    ceiling = None if program is None else program.budget
+    # Of a run that began before its workflow was known, the row has only what its request brought.
+    budget = effective(run.budget, ceiling)
+    if budget is not None:
+        live.account = account_of(run, budget, ceiling=ceiling)
         live.accounted = True
     return live

@@ -3,7 +3,7 @@
 from typing import Final, Literal
 from uuid import UUID
 
-from penstock.contracts.messages import Failure, RunRequested, RunStart
+from penstock.contracts.messages import Budget, Failure, RunRequested, RunStart
 from penstock.workflow.expressions import ExpressionError
 from services.orchestrator.core.budget import effective, mixed_currencies
 from services.orchestrator.core.ending import applied, end, finish
@@ -15,6 +15,7 @@ from services.orchestrator.core.turn import Turn, moment
 from services.orchestrator.core.values import BLOB_UNREADABLE, VALUE_BYTES_MAX, NotPortableError, portable, preview
 
 CANCELLED: Final = "cancelled"
+UNKNOWN_WORKFLOW: Final = "unknown_workflow"
 REJECTIONS: Final = frozenset({"invalid_request", "unknown_tenant", CANCELLED})
 """The codes of runs that were never more than an answer: what they asked for was not kept."""
 
@@ -52,7 +53,7 @@ def start(
     )
     turn = Turn(run, derived(run, program), at_ms, facts)
     turn.decision.run_changed = True
-    fault = _budget_fault(request, program) or refused(turn, program)
+    fault = refused(turn, program, request.budget)
     turn.decision.start = RunStart(
         input_preview=None if fault is not None else preview(run.input),
         priority=run.priority,
@@ -102,6 +103,16 @@ def rejected(run: Run) -> bool:
     return run.error is not None and run.error.code in REJECTIONS
 
 
+def unknown(run: Run) -> bool:
+    """Whether a run has no version: what its request named meant nothing when it came."""
+    return run.status == "failed" and run.error is not None and run.error.code == UNKNOWN_WORKFLOW and not run.steps
+
+
+def asked_for(run: Run) -> str:
+    """The workflow of a run as a request names it."""
+    return f"{run.workflow}@{run.version}" if run.version else run.workflow
+
+
 def _deadline(request: RunRequested, program: Program | None, at_ms: int) -> int:
     latest_ms = at_ms + (0 if program is None else program.deadline_ms)
     if request.deadline is None:
@@ -109,8 +120,8 @@ def _deadline(request: RunRequested, program: Program | None, at_ms: int) -> int
     return min(latest_ms, round(request.deadline.timestamp() * 1000))
 
 
-def _budget_fault(request: RunRequested, program: Program | None) -> Failure | None:
-    own, ceiling = request.budget, None if program is None else program.budget
+def _budget_fault(own: Budget | None, program: Program) -> Failure | None:
+    ceiling = program.budget
     if own is None or own.cost is None or ceiling is None or ceiling.cost is None:
         return None
     if own.cost.currency == ceiling.cost.currency:
@@ -118,15 +129,15 @@ def _budget_fault(request: RunRequested, program: Program | None) -> Failure | N
     return mixed_currencies(own.cost.currency, ceiling.cost.currency, None)
 
 
-def refused(turn: Turn, program: Program | None) -> Failure | None:
-    """Why a run cannot begin at all."""
+def refused(turn: Turn, program: Program | None, own: Budget | None) -> Failure | None:
+    """Why a run cannot begin at all. `own` is the budget that its request brought."""
     run = turn.run
     if program is None:
-        asked = f"{run.workflow}@{run.version}" if run.version else run.workflow
-        return Failure(
-            code="unknown_workflow",
-            message=f"no workflow `{asked}` is published; publish it, then ask again under another run id",
-        )
+        text = f"no workflow `{asked_for(run)}` is published; publish it, then redrive the run"
+        return Failure(code=UNKNOWN_WORKFLOW, message=text)
+    mixed = _budget_fault(own, program)
+    if mixed is not None:
+        return mixed
     try:
         run.input, size_bytes = portable(run.input, turn.live.contents)
     except NotPortableError as error:

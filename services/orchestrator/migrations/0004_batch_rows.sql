@@ -16,7 +16,7 @@ CREATE TYPE batch_run AS (
 
 CREATE TYPE batch_run_change AS (
     run_key uuid, status text, sequence integer, finished_at_ms bigint, output text, error text, deadline_at_ms bigint,
-    redrives integer
+    redrives integer, version text
 );
 
 CREATE TYPE batch_step AS (

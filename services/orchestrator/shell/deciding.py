@@ -292,7 +292,7 @@ class Deciding:
         self._set_aside(given.record.partition, dead_letter(given.record, reason, None, self._group_id))
 
     def _decide(self, run: Run, event: core.Event, cause: str) -> None:
-        program = self._definitions.program(run.workflow, run.version)
+        program = self._definitions.of(run)
         if program is not None:
             self._begun.append(run.key)
             self._absorb(core.decide(run, program, event, self._facts_for(run.tenant, run.home, program)), cause)

@@ -20,6 +20,8 @@ from penstock.workflow.parts import TaskStep
 from penstock.workflow.publish import same
 from penstock.workflow.tiers import routes_of
 from services.orchestrator.core.program import Program, compile_definition
+from services.orchestrator.core.starting import asked_for, unknown
+from services.orchestrator.core.state import Run
 from services.orchestrator.shell.aliases import Aliases
 from services.orchestrator.shell.inbox import explain
 from services.orchestrator.shell.store import Store
@@ -99,6 +101,14 @@ class Definitions:
             program = compile_definition(Definition.model_validate_json(body), version)
             self._programs[name, version] = program
         return program
+
+    def of(self, run: Run) -> Program | None:
+        """What a run runs; where its request named nothing that was known, what that means now, for a redrive."""
+        program = self.program(run.workflow, run.version)
+        if program is not None or not unknown(run):
+            return program
+        resolved = self.resolve(asked_for(run), run.key)
+        return None if resolved is None else resolved.program
 
     async def publish(self, record: Received) -> None:
         """Take a record of workflow.published. Raises RefusedDefinitionError for one that cannot be taken."""

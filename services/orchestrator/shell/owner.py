@@ -13,6 +13,7 @@ from penstock.runtime.errors import Fenced, Unavailable
 from penstock.runtime.kafka.records import Received
 from penstock.workflow.whole import ContentNeededError
 from services.orchestrator.core.breakers import Breakers
+from services.orchestrator.core.starting import asked_for, unknown
 from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.amplification import CallHistory
 from services.orchestrator.shell.deciding import Deciding, UndecidableError
@@ -245,9 +246,10 @@ class Owner:
         missing = {key for key in keys if not self._runs.use(key)}
         if missing:
             loaded = await self._store.load(missing)
-            # Another instance may have started them with a definition that has not come by here yet.
+            # Another instance may have started them with a definition that has not come by here yet; of a workflow that
+            # nobody knew there may be one by now.
             await self._definitions.ensure_known(
-                {f"{run.workflow}@{run.version}" for run in loaded.values() if run.status == "running"}
+                {asked_for(run) for run in loaded.values() if run.status == "running" or unknown(run)}
             )
             for run in loaded.values():
                 self._runs.put(run)

@@ -59,7 +59,7 @@ started AS (
 changed AS (
     UPDATE run SET status = batch.status, sequence = batch.sequence, finished_at_ms = batch.finished_at_ms,
                    output = batch.output::json, error = batch.error::json, deadline_at_ms = batch.deadline_at_ms,
-                   redrives = batch.redrives
+                   redrives = batch.redrives, version = batch.version
     FROM unnest($1::batch_run_change[]) AS batch
     WHERE run.run_key = batch.run_key
 );

@@ -68,6 +68,7 @@ def _changed_row(run: Run) -> tuple[Any, ...]:
         _failure(run.error),
         run.deadline_at_ms,
         run.redrives,
+        run.version,
     )
 
 

@@ -63,6 +63,7 @@ class Story:
     run_id: str
     records: list[Record] = field(default_factory=list)
     sequence: int = 0
+    version: str = ""
 
     def progressed(self, minute: int, status: Any = "running", **fields: Any) -> None:
         self.sequence += 1
@@ -73,7 +74,7 @@ class Story:
                 run_id=self.run_id,
                 tenant="default",
                 workflow="audit",
-                version="1",
+                version=self.version,
                 sequence=self.sequence,
                 status=status,
                 at=NOON + timedelta(minutes=minute),
@@ -127,7 +128,7 @@ class Story:
 
 
 def story(run_id: str) -> Story:
-    """A run that fails, is redriven and completes."""
+    """A run that fails, of a workflow that nobody knew, is redriven and completes."""
     told = Story(run_id)
     change = StepChange(step="audit/read", kind="model", phase=StepPhase.WAITING, attempt=1, at=NOON)
     told.progressed(0, start=RunStart(started_at=NOON), changes=[change])
@@ -135,6 +136,7 @@ def story(run_id: str) -> Story:
     told.progressed(1)
     told.progressed(2, "failed")
     told.finished(2, "failed")
+    told.version = "1"
     told.progressed(70)
     told.used(71, "audit/read", attempt=2)
     told.progressed(72, "completed")
@@ -284,6 +286,13 @@ def test_what_cannot_be_read_is_set_aside_with_its_path(
     assert [each.record for each in refused] == [poison]
     assert reason in refused[0].reason
     assert len(batch.progress) == 2
+
+
+def test_a_run_has_the_version_that_was_said_last() -> None:
+    for records in (story("good").records, story("good").records[::-1]):
+        batch, _ = fold(records)
+
+        assert [row.version for row in batch.runs.values()] == ["1"]
 
 
 def test_a_foreign_header_that_is_not_text_is_none_of_our_business() -> None:

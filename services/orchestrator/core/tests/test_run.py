@@ -1,11 +1,12 @@
 """Owns the examples of a run as a whole: how it begins, what it may spend, how it ends and goes on."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from penstock.contracts.messages import Failure, NextMove, RunRequested, StepPhase
+from penstock.contracts.messages import Budget, Failure, Money, NextMove, RunRequested, StepPhase
 from penstock.testkit.builders import (
     BEGINNING,
     BEGINNING_MS,
@@ -16,6 +17,7 @@ from penstock.testkit.builders import (
     a_task,
     tokens,
 )
+from penstock.workflow.definition import Definition
 from services.orchestrator.core.decide import CorruptRunError, restore
 from services.orchestrator.core.program import compile_definition
 from services.orchestrator.core.starting import reject, start
@@ -251,6 +253,38 @@ def test_redrive_of_an_unknown_workflow_begins_once_it_is_published() -> None:
     assert [request.step for request in decision.requests] == ["work"]
     assert decision.requests[0].attempt == 1
     assert run.version == "1"
+
+
+def test_a_run_that_begins_late_keeps_to_its_workflows_budget() -> None:
+    # given a run that asked for more than the workflow, unknown by then, allows
+    run = started(a_run("example", budget=Budget(model_calls=9, tokens=7_000))).run
+    body = {"name": "example", "do": a_chain(a_model("one"), a_model("two")), "budget": {"model_calls": 1}}
+    definition = Definition.model_validate({**body, "tiers": {"small": [{"pool": "small", "model": "first"}]}})
+    talk = Conversation(definition)
+    talk.last = Decision(run)
+    talk.requests.clear()
+
+    # when it is redriven, and its first call is answered
+    talk.redrive()
+    talk.succeed("main/one", "yes")
+
+    # then the next one has no room, in this process as in one that loaded its rows
+    assert run.error is not None
+    assert run.error.code == "budget_exceeded"
+    assert "the cap of model calls is 1" in run.error.message
+
+
+def test_a_run_that_begins_late_in_another_currency_fails_again() -> None:
+    run = started(a_run("example", budget=Budget(cost=Money(amount=Decimal(1), currency="EUR")))).run
+    body = {"name": "example", "do": a_task("work"), "budget": {"cost": {"amount": 2}}}
+    talk = Conversation(Definition.model_validate(body))
+    talk.last = Decision(run)
+    talk.requests.clear()
+
+    talk.redrive()
+
+    assert run.error is not None
+    assert run.error.code == "currency_mixed"
 
 
 def test_redrive_of_a_run_that_goes_on_or_completed_changes_nothing() -> None:

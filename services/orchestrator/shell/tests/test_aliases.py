@@ -6,7 +6,7 @@ from penstock.contracts.ids import run_key
 from penstock.testkit.builders import a_definition, a_task
 from services.orchestrator.shell.aliases import RefusedAliasError
 from services.orchestrator.shell.definitions_inbox import DefinitionsInbox
-from services.orchestrator.shell.testing import FINISHED, Record, World
+from services.orchestrator.shell.testing import FINISHED, SIGNALLED, Record, World
 
 
 @pytest.fixture
@@ -102,6 +102,44 @@ async def test_an_alias_of_a_version_that_is_not_known_yet_is_looked_for(world: 
 
     # When a run of it starts, then the definition is read first
     assert await started(world, "example@stable", "a") == {"a": "4"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [("example@nightly", "2"), ("late", "1"), ("late@1", "1")],
+    ids=["an alias", "a bare name", "a version"],
+)
+async def test_a_run_of_what_nobody_knew_begins_by_a_redrive_once_it_is_known(
+    world: World, asked: str, version: str
+) -> None:
+    # Given a run that failed because its request named nothing that was published
+    await world.owner.process([world.request("order-1", workflow=asked)])
+    (failed,) = world.wire.take(FINISHED)
+    assert failed["error"]["code"] == "unknown_workflow"
+    assert "then redrive the run" in failed["error"]["message"]
+
+    # When that means something, which this instance has yet to read, and the run is redriven
+    async def catch_up() -> None:
+        await world.alias("nightly", "2")
+        await world.publish(a_definition(a_task("work"), name="late"), "1")
+
+    world.definitions.catch_up = catch_up
+    await world.owner.process([world.record(SIGNALLED, {"run_id": "order-1", "kind": "redrive"})])
+
+    # Then it begins, pinned to what it means now
+    (task,) = world.wire.take_tasks()
+    assert task.version == version
+
+    # And an heir that loads it goes on with the same, whatever the name means by then
+    heir = World(world.store)
+    heir.follow(world)
+    await heir.definitions.load()
+    await heir.alias("nightly", "1", "2026-02-01T00:00:00Z")
+    await heir.publish(a_definition(a_task("other"), name="late"), "9")
+    await heir.own(0)
+    await heir.owner.process([heir.answer(task)])
+    (finished,) = heir.wire.take(FINISHED)
+    assert (finished["status"], finished["version"]) == ("completed", version)
 
 
 async def test_an_alias_that_nobody_set_is_an_unknown_workflow(world: World) -> None:
