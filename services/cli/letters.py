@@ -149,7 +149,9 @@ async def send_back(bootstrap: str, chosen: Sequence[Letter]) -> None:
             headers = [*(each for each in letter.headers if each[0] != REDRIVEN_HEADER), (REDRIVEN_HEADER, mark)]
             batch.append(timestamp=None, key=letter.key, value=letter.value, headers=headers)
             async with asyncio.timeout(ANSWER_SECONDS):
-                await producer.submit(batch, letter.origin, partition=partition)
+                sent = producer.submit(batch, letter.origin, partition=partition)
+                producer.depart()
+                await sent
     finally:
         await producer.close(ANSWER_SECONDS)
 

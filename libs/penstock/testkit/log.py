@@ -202,6 +202,9 @@ class MemoryProducer:
         """An empty batch."""
         return _MemoryBatch(self._batch_bytes_max)
 
+    def depart(self) -> None:
+        """What was submitted is on its way already."""
+
     def submit(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         """Begin to write a batch; the future resolves when it is written."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

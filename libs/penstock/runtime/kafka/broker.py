@@ -17,6 +17,7 @@ from penstock.runtime.errors import Unavailable
 from penstock.runtime.kafka import encoding, fetching, lenient
 from penstock.runtime.kafka.pacing import pace
 from penstock.runtime.kafka.records import Received, TopicPartition
+from penstock.runtime.kafka.sending import PromptSender
 from penstock.runtime.telemetry import LogEvent, logger
 
 lenient.install()
@@ -47,7 +48,10 @@ class Producer(Protocol):
     async def partitions_for(self, topic: str) -> set[int]: ...
     def create_batch(self) -> Batch: ...
     def submit(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
-        """Begin to send; resolves when it is acknowledged. Cancel it to give up on it: then the producer must end."""
+        """Take a batch; resolves when it is acknowledged. Cancel it to give up on it: then the producer must end."""
+
+    def depart(self) -> None:
+        """Send what was submitted, all of it that can share a request."""
 
     async def close(self, flush_seconds: float) -> None:
         """End it: wait that long for what is on its way, then fail the rest."""
@@ -155,6 +159,12 @@ class KafkaBroker:
 
 
 class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+    _sender: Any
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sender = PromptSender(self._sender)
+
     async def start(self) -> None:
         pace(self.client)
         await super().start()
@@ -172,6 +182,9 @@ class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no type
             return asyncio.ensure_future(self._send_patiently(batch, topic, partition))
         sent: asyncio.Future[Any] = accumulator._append_batch(batch, place).future
         return sent
+
+    def depart(self) -> None:
+        self._sender.start_ready()
 
     async def _send_patiently(self, batch: Any, topic: str, partition: int) -> None:
         await (await self.send_batch(batch, topic, partition=partition))

@@ -139,6 +139,25 @@ class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no 
                 self._notify(waiter)
         return has_news
 
+    async def fetched_records(
+        self, partitions: Any, timeout: float = 0, max_records: int | None = None
+    ) -> Any:  # aiokafka's name
+        """aiokafka's, that waits for the one future it waits for."""
+        until = self._loop.time() + timeout
+        while True:
+            drained = await super().fetched_records(partitions, 0, max_records)
+            now = self._loop.time()
+            if drained or now >= until:
+                return drained
+            waiter = self._create_fetch_waiter()
+            timer = self._loop.call_at(until, self._notify, waiter)
+            try:
+                await waiter  # raises what the group's coordinator cannot get over
+            finally:
+                timer.cancel()
+            if self._closed:
+                return {}
+
     def _get_actions_per_node(self, assignment: Any) -> Any:
         """aiokafka's, without the detours where all partitions wait for their next fetch: most of the time."""
         by_node = None if self._records or self._in_flight else self._all_by_node(assignment)

@@ -219,6 +219,7 @@ class Publisher:
             lane.waiting = False
             if lane.queue:
                 self._deliver(lane, producer)
+        producer.depart()
 
     def _deliver(self, lane: Lane, producer: Producer) -> None:
         batch, entries = self._fill(lane, producer)

@@ -13,6 +13,7 @@ from penstock.contracts.topics import Service
 from penstock.runtime.errors import NotAcknowledged
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.publisher import Publisher
+from penstock.runtime.kafka.sending import PromptSender
 from penstock.testkit.log import MemoryLog
 
 TOPIC = "penstock.task.completed.v1"
@@ -203,16 +204,47 @@ async def test_batches_of_one_round_share_a_request(stack: Any, monkeypatch: pyt
     await publisher.start()
     await publisher.send([record(b"0", topic)])  # what the first learns, the others know
     batches: list[int] = []
-    ask = AIOKafkaClient.send
+    ask, asked = AIOKafkaClient.send, asyncio.Event()
 
     async def counted(self: AIOKafkaClient, node_id: int, request: Any, **options: Any) -> Any:
         if isinstance(request, ProduceRequest):
             batches.append(sum(len(partitions) for _, partitions in request._topics))
+            asked.set()
         return await ask(self, node_id, request, **options)
 
     monkeypatch.setattr(AIOKafkaClient, "send", counted)
 
     await asyncio.gather(*(publisher.send([record(b"1", topic, number)]) for number in range(4)))
-
     assert batches == [4]
+
+    asked.clear()
+    first = publisher.send([record(b"2", topic, 0)])
+    await asked.wait()
+    later = [publisher.send([record(b"3", topic, number)]) for number in (1, 2, 3)]
+    await asyncio.gather(first, *later)
+    assert batches == [4, 1, 3]
+    await publisher.stop()
+
+
+@pytest.mark.stack
+async def test_a_sender_that_breaks_is_replaced(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a real broker, when the sender meets something unknown, then another producer sends what was not."""
+    topic = f"penstock.task.{stack.new_name('queue')}.requested.v1"
+    await stack.create_topics({topic: 1})
+    publisher = Publisher(Service.ORCHESTRATOR, KafkaBroker(stack.bootstrap_servers))
+    await publisher.start()
+    sent, broken = PromptSender._send_produce_req, [True]
+
+    async def breaks_once(self: PromptSender, node_id: int, batches: Any) -> None:
+        if broken:
+            broken.clear()
+            raise RuntimeError("unknown")
+        await sent(self, node_id, batches)
+
+    monkeypatch.setattr(PromptSender, "_send_produce_req", breaks_once)
+
+    async with asyncio.timeout(20.0):
+        await asyncio.gather(*(publisher.send([record(b"%d" % number, topic)]) for number in range(3)))
+
+    assert not broken
     await publisher.stop()
