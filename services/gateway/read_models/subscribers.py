@@ -24,6 +24,7 @@ from faststream.specification.asyncapi import AsyncAPI
 
 from penstock.contracts.topics import Service, consumed_by
 from penstock.runtime.errors import NotAcknowledged, Unavailable
+from penstock.runtime.kafka.broker import LOOK_MS
 from penstock.runtime.kafka.pacing import pace
 from penstock.runtime.kafka.records import Received, TopicPartition, dead_letter
 from penstock.runtime.postgres import AWAY
@@ -35,7 +36,9 @@ from services.gateway.telemetry import Instruments, LogEvent
 
 GROUP: Final = "penstock.gateway"
 BATCH_TIMEOUT_MS: Final = 200
-"""How long an idle poll waits; FastStream sleeps as long again after it."""
+"""How long FastStream sleeps after a poll that found nothing. It would have a poll wait no longer than that."""
+POLL_MS: Final = 10_000
+"""How long a poll waits here: who sleeps is not woken by what comes."""
 COMMIT_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.1
 WAIT_SECONDS_MAX: Final = 5.0
@@ -90,7 +93,9 @@ class Subscribers:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, WAIT_SECONDS_MAX)
             else:
-                pace(self._subscriber.consumer._client)
+                consumer = self._subscriber.consumer
+                pace(consumer._client)
+                consumer.getmany = _patiently(consumer.getmany)
                 self._committer = asyncio.create_task(self._commit_for_ever())
                 return
 
@@ -119,6 +124,7 @@ class Subscribers:
             partition_assignment_strategy=(RangePartitionAssignor,),
             rebalance_timeout_ms=round(self._settings.drain_seconds * 1000),
             max_partition_fetch_bytes=4 * 1024 * 1024,
+            consumer_timeout_ms=LOOK_MS,
             no_reply=True,
             title="read models",
             description="Runs, their progress and end, what they used, published definitions",
@@ -219,3 +225,10 @@ class Subscribers:
             await consumer.commit(offsets)
         except (KafkaError, ValueError) as error:
             self._log.info(LogEvent.COMMIT_SKIPPED, group=self._group, reason=repr(error))
+
+
+def _patiently(getmany: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def wait(*, timeout_ms: int, max_records: int) -> Any:  # noqa: ARG001  # as FastStream calls it
+        return await getmany(timeout_ms=POLL_MS, max_records=max_records)
+
+    return wait
