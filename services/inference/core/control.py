@@ -15,16 +15,22 @@ to `TARGET`: one percent more in flight buys TARGET percent more tokens. That is
 power, `T^(1/TARGET) / N` (Kleinrock 1979, ICC '79, 43.1.1-43.1.10). An engine whose step takes `a + b · N` gives
 `T = N / (a + b · N)`, where `e = 1 - T / T_best`: there the target is the share of the best rate that is given up. What
 is measured is lower than `e` by some hundredths, because requests that end have seen both limits; so on rooflines it
-holds at 0.88 to 1.00 of the best (bench.knee), and close to the least number in flight that gives so much.
+holds at 0.90 to 1.00 of the best (bench.knee), and close to the least number in flight that gives so much.
 
 How it is found. First by doubling, as long as doubling still pays a fifth of what it could. Then by finite differences
 (Kiefer and Wolfowitz 1952, doi 10.1214/aoms/1177729392): a stretch at N times `PROBE` (or N over `PROBE`, where no more
 are allowed) between two at N, so that a drift of the load cancels out, gives an estimate of `e`; then `ln N` moves by
-a gain times `e - TARGET`, within bounds. The gain does not shrink, so that a change of load is followed; a dead band
-keeps noise from moving it, and while nothing moves it is probed more and more rarely, down to one stretch in five;
-where only less can be tried, which costs tokens, to one in seventeen, until the rate at the limit becomes another.
-A stretch counts only where the limit was what held requests back: while there is nothing to do, or the cache is full,
-nothing is learned about the limit. After a change of the limit as many requests as fit into the engine end uncounted.
+a gain times `e - TARGET`, within bounds, or N doubles where that would have gone on at first: a doubling that was given
+up because the machine was slow just then is made up for. The gain does not shrink, so that a change of load is
+followed; a dead band keeps noise from moving it, and while nothing moves it is probed more and more rarely, down to one
+stretch in five; where only less can be tried, which costs tokens, to one in seventeen, until the rate at the limit
+becomes another. A stretch counts only where the limit was what held requests back: while there is nothing to do, or the
+cache is full, nothing is learned about the limit. After a change of the limit as many requests as fit into the engine
+end uncounted.
+
+An error costs more to one side than to the other: too few in flight are tokens that are not made, too many are waits.
+So steps down are shorter than steps up, whatever was measured: where the speed of an engine changes by factors within
+seconds, since others use its machine, the law lets in too many rather than too few.
 """
 
 from math import ceil, exp, log
@@ -35,7 +41,7 @@ TARGET: Final = 0.04
 PROBE: Final = 1.5
 DEAD_BAND: Final = 0.02
 GAIN: Final = 3.0
-STEP_MAX: Final = 0.35
+STEP_UP_MAX, STEP_DOWN_MAX = 0.35, 0.2
 HOLD_MAX, HOLD_MAX_AT_TOP = 3, 15
 """Stretches at the limit between two trials, at most. Where no more are allowed, a trial is tokens not made."""
 CHANGED: Final = 0.15
@@ -183,7 +189,7 @@ class BatchControl:
         off = elasticity - TARGET
         if abs(off) <= DEAD_BAND:
             return False
-        step = max(-STEP_MAX, min(STEP_MAX, GAIN * off))
+        step = log(2) if elasticity >= DOUBLING_PAYS else max(-STEP_DOWN_MAX, min(STEP_UP_MAX, GAIN * off))
         before = round(self._base)
         self._base = max(1.0, min(float(self.limit_max), self._base * exp(step)))
         return round(self._base) != before

@@ -1,5 +1,6 @@
 """Tests of the control law on engines whose best batch is known from the roofline."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class Plant:
     roofline: Roofline
     load: Load
     batch_max: int = 10_000
+    slowed: Callable[[float], float] = lambda _: 1.0
+    """How many times as long a step takes at a time."""
     now: float = 0.0
     waiting_seconds: float = 0.0
     _inside: list[tuple[Sequence, float, float, float]] = field(default_factory=list)
@@ -31,7 +34,8 @@ class Plant:
         while self.now < begun + seconds:
             while len(self._inside) < limit():
                 self._begin(control)
-            self.now += step([each[0] for each in self._inside[: self.batch_max]], self.roofline)
+            inside = [each[0] for each in self._inside[: self.batch_max]]
+            self.now += step(inside, self.roofline) * self.slowed(self.now)
             done = [each for each in self._inside if each[0].finished]
             self._inside = [each for each in self._inside if not each[0].finished]
             for _, since, tokens, mark in done:
@@ -95,6 +99,23 @@ def test_it_follows_a_change_of_the_load() -> None:
 
     assert control.limit > 2 * low
     assert reached >= 0.88 * best(lambda: Plant(Roofline(HARDWARE["h100-sxm"]), (50, 60)), 20.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_machine_whose_speed_jumps_costs_no_throughput(seed: int) -> None:
+    """Given an engine that is slowed down up to tenfold, anew every half second, then it is not left half empty."""
+    slowness = [1 / random.Random(f"{seed}/{number}").uniform(0.1, 1.0) for number in range(600)]
+
+    def make() -> Plant:
+        return Plant(Roofline(HARDWARE["h100-sxm"]), (100, 30), slowed=lambda at: slowness[int(2 * at)])
+
+    control, plant = BatchControl(256), make()
+    plant.run(60.0, lambda: control.limit, control)
+    reached = plant.run(60.0, lambda: control.limit, control)
+    full = make()
+    full.run(60.0, lambda: 256)
+
+    assert reached >= 0.8 * full.run(60.0, lambda: 256)
 
 
 def test_nothing_is_learned_while_there_is_not_enough_to_do() -> None:
