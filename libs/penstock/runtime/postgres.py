@@ -14,6 +14,8 @@ from penstock.runtime.telemetry import LogEvent, logger
 
 CONNECT_SECONDS = 10.0
 RETRY_SECONDS_MAX = 5.0
+MIGRATION_SECONDS = 3_600.0
+"""How long a migration may take, or another instance's be waited for: it may have to read a large table."""
 MIGRATION_LOCK = 7_351_882_117
 """The advisory lock all instances of a service take before they migrate."""
 
@@ -88,7 +90,7 @@ async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
     statements = load_queries(Path(__file__).with_name("migration.sql"))
     applied: list[str] = []
     async with pool.acquire() as connection:
-        await connection.execute(statements["lock_migrations"], MIGRATION_LOCK)
+        await connection.execute(statements["lock_migrations"], MIGRATION_LOCK, timeout=MIGRATION_SECONDS)
         try:
             await connection.execute(statements["create_migrations"])
             done = {row["number"] for row in await connection.fetch(statements["applied_migrations"])}
@@ -100,7 +102,7 @@ async def migrate(pool: asyncpg.Pool, folder: Traversable | Path) -> list[str]:
                 if number in done:
                     continue
                 async with connection.transaction():
-                    await connection.execute(entry.read_text())
+                    await connection.execute(entry.read_text(), timeout=MIGRATION_SECONDS)
                     await connection.execute(statements["record_migration"], number, entry.name)
                 applied.append(entry.name)
                 logger("postgres").info(LogEvent.MIGRATION_APPLIED, name=entry.name)

@@ -49,6 +49,17 @@ async def test_migrations_are_applied_once_and_in_order(stack: Any, tmp_path: Pa
 
 
 @pytest.mark.stack
+async def test_a_migration_may_take_longer_than_a_statement(stack: Any, tmp_path: Path) -> None:
+    """Given a migration that reads a large table, when a service's statements are bounded, then it is not."""
+    (tmp_path / "0001_large.sql").write_text("DO 'BEGIN PERFORM pg_sleep(0.5); END';")
+    pool = await connect_pool(await stack.new_database(), connections_max=1, statement_seconds=0.25)
+    try:
+        assert await migrate(pool, tmp_path) == ["0001_large.sql"]
+    finally:
+        await pool.close()
+
+
+@pytest.mark.stack
 async def test_what_is_an_array_is_told_by_its_type(stack: Any) -> None:
     """Given lists and tuples, when they are sent as arrays, then they arrive; of a set that is not even asked."""
     pool = await connect_pool(await stack.new_database(), connections_max=1)
