@@ -116,7 +116,7 @@ class ModelCaller:
             if isinstance(loaded, WorkError):
                 result.error = loaded
                 return
-            accepted = replace(accepted, request=loaded)
+            accepted = accepted._replace(request=loaded)
         if not station.watch.up:
             await station.watch.wait_up((work.deadline_at_ms - self._now_ms()) / 1000)
         await self._generate(ticket, station, accepted, result, on_delta)

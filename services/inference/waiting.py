@@ -93,6 +93,8 @@ class EngineQueue:
         self._at_once: Final[deque[Ticket]] = deque()
         self._full: Final[set[int]] = set()
         self._turn = 0
+        self._refused = False
+        """No engine has a place for its next; so it stays until one leaves, or another comes."""
         self._wake: Callable[[], None] = lambda: None
         self._hungry: Callable[[int], None] = lambda _: None
         self._cancellations: Final = cancellations
@@ -105,6 +107,7 @@ class EngineQueue:
 
     def offer(self, topic: int, lane: PartitionLane, record: Received) -> None:
         """Read, and put where it belongs: before its engine's gate, or at once where no engine is asked."""
+        self._refused = False
         ticket = self._reader.ticket(record)
         ticket.lane, ticket.topic_index = URGENT_FIRST[topic], topic
         self._partitions[ticket] = lane
@@ -121,7 +124,7 @@ class EngineQueue:
 
     def take(self) -> Waiting | None:
         """The next record of any engine that has a place for its next."""
-        if not self._partitions:
+        if self._refused or not self._partitions:
             return None
         if self._at_once:
             ticket = self._at_once.popleft()
@@ -136,10 +139,12 @@ class EngineQueue:
             if taken is not None:
                 self._left(taken)
                 return self._partitions.pop(taken), taken
+        self._refused = True
         return None
 
     def freed(self, record: Received) -> None:
         """Its place goes to the next."""
+        self._refused = False
         if isinstance(record, Ticket) and record.station is not None:
             record.station.gate.freed(record)
 
@@ -168,6 +173,7 @@ class EngineQueue:
         return sum(station.gate.soon for station in self._stations)
 
     def _give_at_once(self, ticket: Ticket) -> None:
+        self._refused = False
         self._windows[ticket.topic_index].count += 1
         self._at_once.append(ticket)
 

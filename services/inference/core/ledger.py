@@ -16,7 +16,7 @@ being told what it cost (its request goes elsewhere, to be paid there) takes its
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.contracts.messages import TokenUsage
 from services.inference.core.pricing import NANOSECONDS, Rate
@@ -36,8 +36,7 @@ class Call:
     inside: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one call has to bear: engine time, money in quanta, energy in millijoules."""
 
     share_ns: int
@@ -80,17 +79,10 @@ class _Pace:
 @dataclass(slots=True)
 class _Window:
     since_ns: int
-    busy_ns: int = 0
+    busy_before_ns: int = 0
+    """What the engine had been busy when it began."""
     prefill_tokens: int = 0
     decode_tokens: int = 0
-
-
-@dataclass(slots=True)
-class _Pool:
-    """What the busy interval has cost and nobody has paid yet; the money is `Sums.pending`."""
-
-    ns: int = 0
-    millijoules: int = 0
 
 
 @dataclass(slots=True)
@@ -104,7 +96,9 @@ class EngineLedger:
     """From the beginning up to the last time that was named."""
     _calls: int = 0
     _began_sum_ns: int = 0
-    _pool: _Pool = field(default_factory=_Pool)
+    _pool_ns: int = 0
+    """With the next: what the busy interval has cost and nobody has paid yet. The money is `Sums.pending`."""
+    _pool_millijoules: int = 0
     _pace: _Pace = field(default_factory=_Pace)
     _window: _Window = field(init=False)
 
@@ -135,9 +129,9 @@ class EngineLedger:
         """Time passes, and energy is used; the account up to here."""
         sums = self.sums
         elapsed_ns = at_ns - self.began_ns
-        if elapsed_ns < sums.elapsed_ns:
-            raise ValueError("time went back")
         passed_ns = elapsed_ns - sums.elapsed_ns
+        if passed_ns < 0:
+            raise ValueError("time went back")
         total = self.rate.quanta(elapsed_ns)
         cost = total - sums.total
         sums.elapsed_ns, sums.total = elapsed_ns, total
@@ -145,14 +139,14 @@ class EngineLedger:
         if self._calls:
             sums.busy_ns += passed_ns
             sums.pending += cost
-            self._pool.ns += passed_ns
-            self._pool.millijoules += millijoules
-            self._window.busy_ns += passed_ns
+            self._pool_ns += passed_ns
+            self._pool_millijoules += millijoules
         else:
             sums.idle += cost
         if at_ns - self._window.since_ns >= WINDOW_NS:
-            window, self._window = self._window, _Window(at_ns)
-            self.calibration.observe(window.busy_ns / NANOSECONDS, window.prefill_tokens, window.decode_tokens)
+            window, self._window = self._window, _Window(at_ns, sums.busy_ns)
+            busy_seconds = (sums.busy_ns - window.busy_before_ns) / NANOSECONDS
+            self.calibration.observe(busy_seconds, window.prefill_tokens, window.decode_tokens)
         return sums
 
     def copied(self) -> Sums:
@@ -180,12 +174,13 @@ class EngineLedger:
         return self._taken(mine, mine + others)
 
     def _taken(self, part: int, whole: int) -> Charge:
-        pool, sums = self._pool, self.sums
+        sums = self.sums
         # The last one out finds nobody's time beside its own: it takes all.
         if whole == 0:
             part, whole = 1, self._calls + 1
-        charge = Charge(pool.ns * part // whole, sums.pending * part // whole, pool.millijoules * part // whole)
-        pool.ns -= charge.share_ns
-        pool.millijoules -= charge.millijoules
+        share_ns, millijoules = self._pool_ns * part // whole, self._pool_millijoules * part // whole
+        charge = Charge(share_ns, sums.pending * part // whole, millijoules)
+        self._pool_ns -= share_ns
+        self._pool_millijoules -= millijoules
         sums.pending -= charge.quanta
         return charge

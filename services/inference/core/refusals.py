@@ -1,10 +1,9 @@
 """Owns why a request never reaches an engine: what is wrong with it, or more than the model takes, by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
-from penstock.contracts.messages import InferenceRequested, NextMove, WorkError
+from penstock.contracts.messages import InferenceRequested, NextMove, ToolSignature, WorkError
 from penstock.contracts.model_calls import IMAGES_MAX
 from penstock.contracts.regexes import RegexRefusedError, check_regex
 from services.inference.core.images import IMAGES_BYTES_MAX, images_of
@@ -17,8 +16,7 @@ ESTIMATE_FACTOR: Final = 4
 is too long by any tokenizer; what is nearer the engine judges."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What the engine is asked. `max_tokens_used` is what `max_tokens` was clamped to, where it was."""
 
     request: InferenceRequested
@@ -78,18 +76,18 @@ def _unusable(request: InferenceRequested) -> WorkError | None:
             check_regex(request.regex)
     except RegexRefusedError as error:
         return _refused("regex_invalid", str(error))
-    names = [tool.name for tool in request.tools or ()]
+    return _unusable_tools(request.tools, request.tool_choice) if request.tools else None
+
+
+def _unusable_tools(tools: Sequence[ToolSignature], choice: str | None) -> WorkError | None:
+    names = [tool.name for tool in tools]
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if twice is not None:
         return _refused("tools_invalid", f"two tools are called {twice!r}")
-    if request.tool_choice is not None and request.tool_choice not in {*TOOL_CHOICES, *names}:
-        text = f"`tool_choice` is {request.tool_choice!r}, and no tool is called so; there is {', '.join(names)}"
+    if choice is not None and choice not in {*TOOL_CHOICES, *names}:
+        text = f"`tool_choice` is {choice!r}, and no tool is called so; there is {', '.join(names)}"
         return _refused("tools_invalid", text)
-    return _tool_schemas(request)
-
-
-def _tool_schemas(request: InferenceRequested) -> WorkError | None:
-    for tool in request.tools or ():
+    for tool in tools:
         try:
             check_schema(tool.parameters)
         except SchemaRefusedError as error:

@@ -1,9 +1,8 @@
 """Owns what the engine that is none says: text, JSON, calls of tools and vectors from the request's id, and marked."""
 
-from dataclasses import dataclass
 from hashlib import sha256
 from math import sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -17,8 +16,7 @@ DIMENSIONS: Final = 64
 _CANNOT: Final = (CannotSampleError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """A whole answer, known before the first token of it is given."""
 
     text: str
