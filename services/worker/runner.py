@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
+from functools import partial
+from time import monotonic
 from typing import Any, Final
 
+from penstock.contracts.blobs import INLINE_BYTES_MAX
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.messages import NextMove, TaskRequested, WorkError
-from penstock.runtime.kafka.cancellations import Cancellations, WorkStoppedError
+from penstock.runtime.kafka.cancellations import Cancellations, Heeding, WorkStoppedError
 from penstock.runtime.kafka.records import Received
 from penstock.runtime.large_values import LargeValueError, LargeValues
 from penstock.runtime.telemetry import logger
@@ -55,14 +58,13 @@ class TaskRunner:
             result: bytes | WorkError = too_late("the deadline had passed before the task began")
             elapsed_ms = 0.0
         else:
-            clock = asyncio.get_running_loop().time
-            began = clock()
+            began = monotonic()
             try:
-                with self._cancellations.heeding(request.request_id):
-                    result = await self._large.stored(work, await self._result(work))
+                self._cancellations.check(request.request_id)
+                result = await self._result(work)
             except WorkStoppedError as error:
                 result = cancelled(error)
-            elapsed_ms = (clock() - began) * 1000
+            elapsed_ms = (monotonic() - began) * 1000
         outcome = Outcome(started_at_ms, elapsed_ms, completed={"task": request.task})
         if isinstance(result, bytes):
             outcome.output = result
@@ -71,27 +73,48 @@ class TaskRunner:
         return self._answers.records(work, request.task, outcome)
 
     async def _result(self, work: Work[TaskRequested]) -> bytes | WorkError:
+        """Heeds cancellations wherever it waits, and only there: nobody is told of one while nobody waits.
+
+        Raises WorkStoppedError.
+        """
         request = work.request
+        heeding = partial(self._cancellations.heeding, request.request_id)
         task = tasks.find(request.task)
         if task is None:
             known = ", ".join(tasks.registered()) or "none"
             return failed("unknown_task", f"no task is called {request.task!r} here; known: {known}")
+        given = request.input
         try:
-            arguments = task.arguments(await self._large.whole(work, request.input))
+            if work.refers:
+                with heeding():
+                    given = await self._large.whole(work, given)
+            arguments = task.arguments(given)
         except tasks.InputInvalidError as error:
             return failed("input_invalid", str(error))
         except LargeValueError as error:
             return error.error
+        output = await self._output(work, task, arguments, heeding)
+        if isinstance(output, WorkError) or len(output) <= INLINE_BYTES_MAX:
+            return output
+        with heeding():
+            return await self._large.stored(work, output)
+
+    async def _output(
+        self, work: Work[TaskRequested], task: tasks.Task, arguments: dict[str, Any], heeding: Callable[[], Heeding]
+    ) -> bytes | WorkError:
+        request = work.request
         timeout_seconds = max(0.001, (work.deadline_at_ms - self._now_ms()) / 1000)
         token = tasks.set_current(request)
         try:
-            return task.output_json(await within(timeout_seconds, self._call(task, arguments)))
+            return task.output_json(await within(timeout_seconds, self._call(task, arguments), heeding))
         except DeadlineReachedError:
             return failed("timeout", f"the task ran into its deadline after {timeout_seconds:.1f} s", _AGAIN)
         except tasks.Failed as error:
             return failed(error.code, error.message, error.next, error.retry_after_ms)
         except tasks.OutputInvalidError as error:
             return failed("output_invalid", str(error))
+        except WorkStoppedError:
+            raise
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is None or current.cancelling():

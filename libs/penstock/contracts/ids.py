@@ -14,6 +14,8 @@ _NAMESPACE_BYTES = NAMESPACE.bytes
 _VERSION_5 = 0x5000_8000_0000_0000_0000
 _NAME_BITS = (1 << 128) - 1 & ~0xF000_C000_0000_0000_0000
 """All bits but those of version and variant (RFC 9562, section 5.5)."""
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""By a digit of a digest, the digit with the variant's bits in it."""
 _set = object.__setattr__
 _UNKNOWN = SafeUUID.unknown  # an enumeration looks its members up by Python code
 
@@ -67,8 +69,7 @@ def event_id(cause: UUID, name: str) -> str:
     """The CloudEvents id of what `cause` made happen under `name`; unique per (cause, name)."""
     # The same as str(uuid5(cause, name)), in a third of the time: every record that is written needs one.
     digest = sha1(cause.bytes + name.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
 def trace_id(run: UUID) -> str:

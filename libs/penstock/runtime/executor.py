@@ -7,9 +7,10 @@ from typing import Any
 
 from penstock.runtime.clock import now_ms
 from penstock.runtime.kafka.aside import Aside
+from penstock.runtime.kafka.attempts import Handler
 from penstock.runtime.kafka.broker import KafkaBroker
 from penstock.runtime.kafka.cancellations import CancellationReader, Cancellations
-from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
+from penstock.runtime.kafka.inflight import InFlightConsumer
 from penstock.runtime.kafka.lookback import LookBack
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.waiting import Queue

@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any, Literal
 
 import orjson
@@ -13,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as CoreMetric
 from prometheus_client.registry import Collector
 
@@ -114,6 +116,51 @@ class LagCollector(Collector):
         return [lag, total]
 
 
+class Tally:
+    """The records of one group and topic, counted in plain numbers: locks per record would cost more than counting."""
+
+    __slots__ = ("_buckets", "_handled", "_seconds")
+
+    def __init__(self, outcomes: Iterable[str]) -> None:
+        self._buckets = [0] * (len(HANDLER_BUCKETS) + 1)
+        self._seconds = 0.0
+        self._handled = dict.fromkeys(outcomes, 0)  # a rise is seen only by who saw the zero before it
+
+    def count(self, outcome: str, seconds: float) -> None:
+        """One record is finished."""
+        self._buckets[bisect_left(HANDLER_BUCKETS, seconds)] += 1
+        self._seconds += seconds
+        self._handled[outcome] += 1
+
+    def add_to(self, seconds: HistogramMetricFamily, handled: CounterMetricFamily, labels: list[str]) -> None:
+        """Its samples. Read by the thread that serves metrics, while records are counted."""
+        bounds = [*map(str, map(float, HANDLER_BUCKETS)), "+Inf"]
+        seconds.add_metric(labels, [*zip(bounds, accumulate(self._buckets), strict=True)], self._seconds)
+        for outcome, count in self._handled.items():
+            handled.add_metric([*labels, outcome], count)
+
+
+class TallyCollector(Collector):
+    """Reads the tallies when somebody scrapes."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def add(self, group_id: str, topic: str, outcomes: Iterable[str]) -> Tally:
+        """The tally of a group's topic, whose records end in one of these ways."""
+        tally = self._tallies[group_id, topic] = Tally(outcomes)
+        return tally
+
+    def collect(self) -> Iterable[CoreMetric]:
+        """What a scrape reads."""
+        labels = ["consumergroup", "topic"]
+        seconds = HistogramMetricFamily(Metric.HANDLER_SECONDS, "Start to acknowledged outputs", labels=labels)
+        handled = CounterMetricFamily(Metric.HANDLED, "Records finished", labels=[*labels, "outcome"])
+        for (group_id, topic), tally in list(self._tallies.items()):
+            tally.add_to(seconds, handled, [group_id, topic])
+        return [seconds, handled]
+
+
 class Instruments:
     """The runtime's metrics on one registry, made once per process."""
 
@@ -126,14 +173,8 @@ class Instruments:
         registry.register(self.lag)
         self.in_flight = Gauge(Metric.IN_FLIGHT, "Handlers running", ["consumergroup"], registry=registry)
         self.buffered = Gauge(Metric.BUFFERED, "Records waiting for a handler", ["consumergroup"], registry=registry)
-        self.handled = counter(Metric.HANDLED, "Records finished", "consumergroup", "topic", "outcome")
-        self.handler_seconds = Histogram(
-            Metric.HANDLER_SECONDS,
-            "Start to acknowledged outputs",
-            ["consumergroup", "topic"],
-            buckets=HANDLER_BUCKETS,
-            registry=registry,
-        )
+        self.tallies = TallyCollector()
+        registry.register(self.tallies)
         self.batch_seconds = Histogram(Metric.BATCH_SECONDS, "One batch", ["consumergroup"], registry=registry)
         self.batch_records = Histogram(
             Metric.BATCH_RECORDS,

@@ -12,8 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
+from penstock.runtime.kafka.attempts import Handler
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, KafkaBroker, Producer
-from penstock.runtime.kafka.inflight import Handler, InFlightConsumer
+from penstock.runtime.kafka.inflight import InFlightConsumer
 from penstock.runtime.kafka.owned import BatchOwner, OwnedBatchConsumer
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.records import Received, TopicPartition

@@ -1,6 +1,8 @@
 """Tests of running a coroutine until a deadline."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ async def test_a_coroutine_that_never_waits_returns_its_value() -> None:
     async def value() -> int:
         return 3
 
-    assert await within(1.0, value()) == 3
+    assert await within(1.0, value(), nullcontext) == 3
 
 
 async def test_a_coroutine_that_waits_often_gets_what_it_waits_for() -> None:
@@ -25,7 +27,7 @@ async def test_a_coroutine_that_waits_often_gets_what_it_waits_for() -> None:
             await asyncio.sleep(0)
         return found
 
-    assert await within(1.0, total()) == 3
+    assert await within(1.0, total(), nullcontext) == 3
 
 
 async def test_exceptions_come_through_and_can_be_caught_inside() -> None:
@@ -43,10 +45,10 @@ async def test_exceptions_come_through_and_can_be_caught_inside() -> None:
             await asyncio.sleep(0)
         raise TimeoutError("the task's own")
 
-    assert await within(1.0, catches()) == "caught"
+    assert await within(1.0, catches(), nullcontext) == "caught"
     for wait in (False, True):
         with pytest.raises(TimeoutError, match="the task's own"):
-            await within(1.0, raises(wait))
+            await within(1.0, raises(wait), nullcontext)
 
 
 async def test_at_the_deadline_the_coroutine_is_stopped_and_cleans_up() -> None:
@@ -59,7 +61,7 @@ async def test_at_the_deadline_the_coroutine_is_stopped_and_cleans_up() -> None:
             cleaned.append("up")
 
     with pytest.raises(DeadlineReachedError):
-        await within(0.01, waits())
+        await within(0.01, waits(), nullcontext)
     assert cleaned == ["up"]
 
 
@@ -67,7 +69,7 @@ async def test_a_cancellation_from_outside_is_a_cancellation() -> None:
     async def waits() -> Any:
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(within(60.0, waits()))
+    running = asyncio.create_task(within(60.0, waits(), nullcontext))
     await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -79,4 +81,24 @@ async def test_several_can_wait_in_one_task_group() -> None:
         await asyncio.sleep(0)
         return number
 
-    assert await asyncio.gather(*(within(1.0, one(number)) for number in range(5))) == [0, 1, 2, 3, 4]
+    assert await asyncio.gather(*(within(1.0, one(number), nullcontext) for number in range(5))) == [0, 1, 2, 3, 4]
+
+
+async def test_only_who_waits_enters_the_context() -> None:
+    entered: list[str] = []
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    async def waits(times: int) -> int:
+        for _ in range(times):
+            await asyncio.sleep(0)
+        return times
+
+    assert await within(1.0, waits(0), context) == 0
+    assert entered == []
+    assert await within(1.0, waits(2), context) == 2
+    assert entered == ["in", "out"]

@@ -229,6 +229,14 @@ async def test_an_async_task_that_nobody_awaits_is_cancelled(runner: TaskRunner,
     )
 
 
+async def test_a_task_that_nobody_awaits_is_not_begun(runner: TaskRunner, cancellations: Cancellations) -> None:
+    BEGUN.clear()
+    cancellations.tell(request_id(KEY, "s", 2), "the branch is not needed")
+
+    assert (await error_of(runner, "cancellations.waits")).code == "cancelled"
+    assert not BEGUN.is_set()
+
+
 async def test_a_plain_task_is_answered_for_and_goes_on_in_its_thread(
     runner: TaskRunner, cancellations: Cancellations
 ) -> None:

@@ -1,4 +1,4 @@
-"""Owns what happens to one record: the handler, its retries, its outputs, or its dead letter."""
+"""Owns what happens to a record that is not done at once: more attempts, outputs sent again, or its dead letter."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,22 +21,10 @@ class Outcome(StrEnum):
     REMEMBERED = "remembered"
     DEAD_LETTERED = "dead_lettered"
 
+    __hash__ = str.__hash__  # an enumeration's own is Python code, and this is looked up per record
 
-class Slot:
-    """One of the bounded places for running handlers; given back when the handler has returned, or at the end."""
 
-    __slots__ = ("_free", "_held", "_record")
-
-    def __init__(self, free: Callable[[Received], None], record: Received) -> None:
-        self._free = free
-        self._record = record
-        self._held = True
-
-    def release(self) -> None:
-        """Give it back, once."""
-        if self._held:
-            self._held = False
-            self._free(self._record)
+Handler = Callable[[Received], Awaitable[Sequence[Outgoing]]]
 
 
 class Attempts:
@@ -44,48 +32,51 @@ class Attempts:
 
     def __init__(
         self,
-        handler: Callable[[Received], Awaitable[Sequence[Outgoing]]],
+        handler: Handler,
         publisher: Publisher,
         group_id: str,
         deliveries_max: int,
     ) -> None:
-        self._handler = handler
+        self.handler = handler
         self._publisher = publisher
         self._group_id = group_id
         self._deliveries_max = deliveries_max
         self._log = logger("consumer").bind(group=group_id)
 
-    async def answer(self, record: Received, slot: Slot) -> Sequence[Outgoing] | None:
-        """The outputs, acknowledged; None where the record became a dead letter. Raises DeadLetterFailed.
+    async def again(self, record: Received, error: Exception) -> Sequence[Outgoing] | None:
+        """After the handler's first attempt failed: what it answers to another; None where there is a dead letter.
 
-        Gives the slot back before the outputs are acknowledged: a round trip to the broker is nobody's work.
+        Raises DeadLetterFailed, and NotAcknowledged for a Poison's answers.
         """
-        deliveries = 0
+        deliveries = 1
         while True:
-            deliveries += 1
-            try:
-                outputs = await self._handler(record)
-                slot.release()
-                await self.publish(outputs)
-            except Retryable as error:
+            if isinstance(error, Retryable):
                 deliveries -= 1
                 self._log_failure(record, error, deliveries)
                 await asyncio.sleep(error.after_ms / 1000)
-            except Poison as error:
+            elif isinstance(error, Poison):
                 await self._bury(record, error.reason, error, deliveries)
                 await self.publish(error.answers)
                 return None
-            except NotAcknowledged as error:  # what the handler answered can never be published
-                await self._bury(record, f"its outputs were refused: {error.reason}", error, deliveries)
+            elif isinstance(error, NotAcknowledged):
+                await self.refused(record, error, deliveries)
                 return None
-            except Exception as error:  # noqa: BLE001  # user code may raise anything; it is logged and counted
+            else:
                 self._log_failure(record, error, deliveries)
                 if deliveries >= self._deliveries_max:
                     await self._bury(record, f"{type(error).__name__}: {error}", error, deliveries)
                     return None
                 await asyncio.sleep(RETRY_SECONDS * deliveries)
-            else:
-                return outputs
+            deliveries += 1
+            try:
+                return await self.handler(record)
+            except Exception as another:  # noqa: BLE001  # user code may raise anything; it is logged and counted
+                error = another
+
+    async def refused(self, record: Received, error: Exception, deliveries: int = 1) -> None:
+        """What the handler answered can never be published. Raises DeadLetterFailed."""
+        reason = error.reason if isinstance(error, NotAcknowledged) else repr(error)
+        await self._bury(record, f"its outputs were refused: {reason}", error, deliveries)
 
     async def publish(self, outputs: Sequence[Outgoing]) -> None:
         """Send until all is acknowledged. Raises NotAcknowledged only where sending again cannot help."""

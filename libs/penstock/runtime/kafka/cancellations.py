@@ -67,6 +67,11 @@ class Cancellations:
         """Whether a request is known to be cancelled."""
         return request_id.int in self._reasons
 
+    def check(self, request_id: UUID) -> None:
+        """Raises WorkStoppedError where a request is known to be cancelled."""
+        if request_id.int in self._reasons:
+            raise WorkStoppedError(self._reasons[request_id.int])
+
     def heeding(self, request_id: UUID) -> "Heeding":
         """What is in this context is cancelled as soon as the request is.
 

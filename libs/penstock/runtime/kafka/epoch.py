@@ -1,15 +1,17 @@
-"""Owns one assignment of an in-flight consumer: its partitions, what runs, how far it is."""
+"""Owns one assignment of an in-flight consumer: its partitions, the records on their way, how far it is."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Protocol
 
+from penstock.contracts.envelope import Outgoing
 from penstock.runtime.clock import now_ms
 from penstock.runtime.kafka.attempts import Outcome
 from penstock.runtime.kafka.broker import Consumer
 from penstock.runtime.kafka.frontier import Frontier
 from penstock.runtime.kafka.lookback import Earlier
 from penstock.runtime.kafka.records import Received, TopicPartition
-from penstock.runtime.telemetry import Instruments
 
 POLL_MS = 60_000
 """How long one poll waits for a record; nothing else wakes it, so an idle consumer costs nothing."""
@@ -28,17 +30,46 @@ class Lane:
         self.frontier = Frontier()
 
 
-class Tally:
-    """The instruments of one topic, looked up once."""
+class Delivery:
+    """One record on its way, from its queue to the acknowledgement of its outputs.
 
-    def __init__(self, instruments: Instruments, group_id: str, topic: str) -> None:
-        self._seconds = instruments.handler_seconds.labels(group_id, topic)
-        self._handled = {outcome: instruments.handled.labels(group_id, topic, outcome) for outcome in Outcome}
+    `key` is what it is known by while it is handled; None where nothing is handled. `holds_place`: it is one of the
+    bounded number whose handlers run. `over`: nothing more happens to it.
+    """
 
-    def count(self, outcome: Outcome, seconds: float) -> None:
-        """One record is finished."""
-        self._seconds.observe(seconds)
-        self._handled[outcome].inc()
+    __slots__ = ("began", "epoch", "holds_place", "key", "lane", "outcome", "outputs", "over", "record")
+
+    def __init__(self, epoch: "Epoch", lane: Lane, record: Received, began: float) -> None:
+        self.epoch = epoch
+        self.lane = lane
+        self.record = record
+        self.began = began
+        self.key: str | None = None
+        self.outputs: Sequence[Outgoing] = ()
+        self.outcome = Outcome.DONE
+        self.holds_place = True
+        self.over = False
+
+
+class Host(Protocol):
+    """What a consumer does for those who handle its records."""
+
+    @property
+    def context(self) -> Context:
+        """What tasks and callbacks run in, whoever starts them: nothing of one record reaches another."""
+        ...
+
+    def spawn(self, delivery: Delivery, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run what a record needs, in a task of its own; more than one record where it goes on to the next."""
+        ...
+
+    def finished(self, deliveries: Sequence[Delivery]) -> None:
+        """These need nothing more."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """The consumer cannot go on."""
+        ...
 
 
 class Epoch:
@@ -52,13 +83,34 @@ class Epoch:
             self.partitions[order[partition.topic]].append(partition)
         self.hungry = [asyncio.Event() for _ in topics]
         self.pollers: list[asyncio.Task[None]] = []
-        self.tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self.open = 0
+        """Records taken and not over."""
+        self.tasks: dict[asyncio.Task[None], Delivery | None] = {}
+        """The record that each is to begin, or waits with."""
+        self.runners: set[asyncio.Task[None]] = set()
+        """Those that go on to the next record."""
         self.began_ms = now_ms()
         self.looked_back_to_ms: int | None = None
         self.answered: Earlier = {}
         """What was answered before this assignment."""
         self.closed = False
         self.closing: asyncio.Task[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
+
+    def emptied(self) -> "asyncio.Future[None]":
+        """Done as soon as nothing is open."""
+        if self._emptied is None:
+            self._emptied = asyncio.get_running_loop().create_future()
+            if not self.open:
+                self._emptied.set_result(None)
+        return self._emptied
+
+    def over(self, delivery: "Delivery") -> None:
+        """One record is on its way no more."""
+        delivery.over = True
+        self.open -= 1
+        if not self.open and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def oldest_new(self, fetched: Mapping[TopicPartition, Sequence[Received]]) -> int | None:
         """When the oldest of the first records of partitions was written; None where none is a partition's first."""

@@ -7,8 +7,11 @@ when partitions are revoked and at the end, never after the group was left.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import copy_context
 from functools import partial
+from time import monotonic
+from typing import Any
 
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
@@ -17,16 +20,18 @@ from penstock.contracts.envelope import Outgoing
 from penstock.contracts.topics import Service
 from penstock.runtime.errors import Unavailable
 from penstock.runtime.health import Health
-from penstock.runtime.kafka.attempts import Attempts, Outcome, Slot
+from penstock.runtime.kafka.attempts import Attempts, Handler, Outcome
 from penstock.runtime.kafka.broker import Broker, Consumer, GroupSettings, connect
-from penstock.runtime.kafka.epoch import COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Epoch, Lane, Tally
+from penstock.runtime.kafka.epoch import COMMIT_SECONDS_MAX, NOBODY, POLL_MS, Delivery, Epoch
 from penstock.runtime.kafka.lookback import SKEW_MS, LookBack, event_id
 from penstock.runtime.kafka.publisher import Publisher
 from penstock.runtime.kafka.recent import Recent
 from penstock.runtime.kafka.records import Received, TopicPartition, identity
+from penstock.runtime.kafka.runners import Runners
+from penstock.runtime.kafka.settling import Settling
 from penstock.runtime.kafka.subscription import check_subscription
 from penstock.runtime.kafka.waiting import Queue, UrgentFirst
-from penstock.runtime.telemetry import Instruments, LogEvent, logger
+from penstock.runtime.telemetry import Instruments, LogEvent, Tally, logger
 
 IN_FLIGHT_MAX = 64
 DRAIN_SECONDS = 20.0
@@ -34,12 +39,8 @@ REBALANCE_MARGIN_SECONDS = 5.0
 RECENT_IDS_MAX = 10_000
 RECENT_BYTES_MAX = 64 * 1024 * 1024
 DELIVERIES_MAX = 3
-UNACKNOWLEDGED_MAX = 1000
-"""Records whose handler has returned and whose outputs are on their way, on top of those that run."""
 COMMIT_EVERY_SECONDS = 1.0
 FETCH_RETRY_SECONDS = 1.0
-
-Handler = Callable[[Received], Awaitable[Sequence[Outgoing]]]
 
 
 class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -76,7 +77,6 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._group_id = group_id
         self._publisher = publisher
         self._broker = broker
-        self._in_flight_max = in_flight_max
         self._drain_seconds = drain_seconds
         self._settings = GroupSettings(
             group_id,
@@ -84,28 +84,35 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             session_seconds=session_seconds,
             poll_seconds_max=poll_seconds_max,
         )
-        self._attempts = Attempts(handler, publisher, group_id, deliveries_max)
-        self._recent = Recent(recent_ids_max, recent_bytes_max)
         self._look_back = look_back
         self._queue: Queue = UrgentFirst(len(topics)) if queue is None else queue
-        self._identify = identify
+        self.context = copy_context()
+        attempts = Attempts(handler, publisher, group_id, deliveries_max)
+        recent = Recent(recent_ids_max, recent_bytes_max)
+        self._settling = Settling(self, publisher, attempts, recent)
+        self._runners = Runners(
+            self, self._queue, attempts, recent, self._settling, in_flight_max, identify, self._answered_before
+        )
         self._queue.bind(self.wake, self._hungry)
         self._health = health
         self._tallies: dict[str, Tally] = {}
         self._consumer: Consumer | None = None
         self._epoch: Epoch | None = None
-        self._orphans: dict[asyncio.Task[None], TopicPartition] = {}
-        self._running = 0
+        self._past: list[Epoch] = []
+        """Closed epochs, of which something may still run."""
         self._stopping = False
         self._commit_due: asyncio.TimerHandle | None = None
         self._committing: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
         self._log = logger("consumer").bind(group=group_id)
         if instruments is not None:
-            instruments.in_flight.labels(group_id).set_function(lambda: self._running)
-            instruments.buffered.labels(group_id).set_function(lambda: self.buffered)
-            instruments.lag.add(self.lag)
-            self._tallies = {topic: Tally(instruments, group_id, topic) for topic in topics}
+            self._show(instruments)
+
+    def _show(self, instruments: Instruments) -> None:
+        instruments.in_flight.labels(self._group_id).set_function(lambda: self._runners.running)
+        instruments.buffered.labels(self._group_id).set_function(lambda: self.buffered)
+        instruments.lag.add(self.lag)
+        self._tallies = {topic: instruments.tallies.add(self._group_id, topic, Outcome) for topic in self._topics}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, then drain, commit and leave. Raises what makes going on impossible."""
@@ -134,9 +141,11 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._ready(False, "stopping")
         if self._epoch is not None:
             await self._close(self._epoch)
-        for task in list(self._orphans):
+        orphans = [task for epoch in self._past for task in epoch.tasks]
+        for task in orphans:
             task.cancel()
-        await asyncio.gather(*self._orphans, return_exceptions=True)
+        await asyncio.gather(*orphans, return_exceptions=True)
+        self._settling.stop()
         await consumer.stop()
 
     # What the group coordinator tells.
@@ -153,9 +162,11 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         """Begin a new epoch. An orphan whose partition came back is joined by its redelivery, others end."""
         if self._stopping:
             return
-        for task, partition in list(self._orphans.items()):
-            if partition not in assigned:
-                task.cancel()
+        self._past = [epoch for epoch in self._past if epoch.open or epoch.tasks]
+        for past in self._past:
+            for task, delivery in past.tasks.items():
+                if delivery is not None and delivery.lane.partition not in assigned:
+                    task.cancel()
         epoch = self._epoch = Epoch(assigned, self._topics)
         for index, partitions in enumerate(epoch.partitions):
             if partitions:
@@ -180,19 +191,19 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             except KafkaError as error:
                 self._log.warning(LogEvent.FETCH_FAILED, error=repr(error))
                 if not error.retriable:
-                    self._fail(error)
+                    self.fail(error)
                     return
                 await asyncio.sleep(FETCH_RETRY_SECONDS)
                 continue
             except Exception as error:  # noqa: BLE001  # a poller that ends in silence would stall its topic
-                self._fail(error)
+                self.fail(error)
                 return
             for partition, records in fetched.items():
                 lane = epoch.lanes[partition]
                 for record in records:
                     lane.frontier.begin(record.offset)
                     queue.offer(index, lane, record)
-            self._start_more(epoch)
+            self._runners.start(epoch)
 
     async def _recall(self, epoch: Epoch, oldest_ms: int | None) -> None:
         """Before a partition's first records are handled: what had been answered when its last owner died?"""
@@ -222,93 +233,59 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     def wake(self) -> None:
         """The queue may give more than when it was asked last."""
         if self._epoch is not None:
-            self._start_more(self._epoch)
+            self._runners.start(self._epoch)
 
     def _hungry(self, topic: int) -> None:
         if self._epoch is not None:
             self._epoch.hungry[topic].set()
 
-    def _start_more(self, epoch: Epoch) -> None:
-        open_max = self._in_flight_max + UNACKNOWLEDGED_MAX
-        while self._running < self._in_flight_max and len(epoch.tasks) < open_max and not epoch.closed:
-            taken = self._queue.take()
-            if taken is None:
-                return
-            lane, record = taken
-            self._running += 1
-            slot = Slot(self._slot_freed, record)
-            task = asyncio.create_task(self._work(epoch, lane, record, slot))
-            epoch.tasks[task] = lane.partition
-            task.add_done_callback(partial(self._ended, epoch, slot))
+    # What those who handle records need.
 
-    # Handling one.
+    def spawn(self, delivery: Delivery, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run it as a part of its record's epoch."""
+        epoch = delivery.epoch
+        task = asyncio.get_running_loop().create_task(work, context=self.context)
+        epoch.tasks[task] = delivery
+        task.add_done_callback(partial(self._ended, epoch), context=self.context)
+        return task
 
-    async def _work(self, epoch: Epoch, lane: Lane, record: Received, slot: Slot) -> None:
-        started = asyncio.get_running_loop().time()
-        try:
-            outcome = await self._outcome(epoch, record, slot)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the consumer must end rather than drop the record
-            self._fail(error)
-        else:
-            lane.frontier.finish(record.offset)
-            self._commit_soon(epoch)
-            if self._tallies:
-                self._tallies[record.topic].count(outcome, asyncio.get_running_loop().time() - started)
-
-    def _ended(self, epoch: Epoch, slot: Slot, task: "asyncio.Task[None]") -> None:
+    def _ended(self, epoch: Epoch, task: "asyncio.Task[None]") -> None:
         """Also where a task was cancelled before its first step."""
-        del epoch.tasks[task]
-        slot.release()
-        self._start_more(epoch)
-
-    def _slot_freed(self, record: Received) -> None:
-        self._running -= 1
-        self._queue.freed(record)
+        if (delivery := epoch.tasks.pop(task)) is not None:
+            self._runners.abandon(delivery)
+        epoch.runners.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
         self.wake()
 
-    async def _outcome(self, epoch: Epoch, record: Received, slot: Slot) -> Outcome:
-        key = self._identify(record)
-        joined = False
-        while (earlier := self._recent.running(key)) is not None:
-            joined = True
-            await asyncio.wait((earlier,))
-        remembered = self._recent.outputs(key)
-        if remembered is not None:
-            slot.release()
-            if not joined:
-                await self._attempts.publish(remembered)
-            return Outcome.REMEMBERED
-        if epoch.answered and await self._answered_before(epoch, record):
-            slot.release()
-            return Outcome.REMEMBERED
-        task = asyncio.current_task()
-        assert task is not None
-        self._recent.begin(key, task)
-        try:
-            outputs = await self._attempts.answer(record, slot)
-        finally:
-            self._recent.end(key)
-        if outputs is None:
-            return Outcome.DEAD_LETTERED
-        self._recent.remember(key, outputs)
-        return Outcome.DONE
+    def finished(self, deliveries: Sequence[Delivery]) -> None:
+        """Their offsets are done."""
+        at = monotonic()
+        for each in deliveries:
+            each.lane.frontier.finish(each.record.offset)
+            each.epoch.over(each)
+            if self._tallies:
+                self._tallies[each.record.topic].count(each.outcome, at - each.began)
+        if self._epoch is not None:
+            self._commit_soon(self._epoch)
+            self._runners.start(self._epoch)
 
-    async def _answered_before(self, epoch: Epoch, record: Received) -> bool:
-        """Whether its answer is there from before this assignment; what is missing beside it is sent now."""
+    def _answered_before(self, epoch: Epoch, record: Received) -> Sequence[Outgoing] | None:
+        """What is missing beside an answer from before this assignment; None where there is no answer."""
         event = event_id(record)
         if event not in epoch.answered or self._look_back is None:
-            return False
+            return None
         answer = epoch.answered.pop(event)
-        if answer is not None:
-            try:
-                rest = self._look_back.rest(record, answer)
-            except ValueError as error:
-                self._log.warning(LogEvent.LOOK_BACK_CUT, error=str(error))
-                return False
-            await self._attempts.publish(rest)
-        return True
+        if answer is None:
+            return ()
+        try:
+            return self._look_back.rest(record, answer)
+        except ValueError as error:
+            self._log.warning(LogEvent.LOOK_BACK_CUT, error=str(error))
+            return None
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """It cannot go on: `run` ends, and raises this."""
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
 
@@ -326,18 +303,14 @@ class InFlightConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             poller.cancel()
         await asyncio.gather(*epoch.pollers, return_exceptions=True)
         self._queue.clear()
-        tasks = dict(epoch.tasks)
         failure = self._failure
         assert failure is not None
-        if tasks and not failure.done():
-            everything = asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.wait((everything, failure), timeout=self._drain_seconds, return_when="FIRST_COMPLETED")
-        late = {task: partition for task, partition in tasks.items() if not task.done()}
-        if late:
-            self._log.warning(LogEvent.DRAIN_EXCEEDED, count=len(late), drain_seconds=self._drain_seconds)
-        self._orphans.update(late)
-        for task in late:
-            task.add_done_callback(lambda done: self._orphans.pop(done, None) and None)
+        if epoch.open and not failure.done():
+            waited = (epoch.emptied(), failure)
+            await asyncio.wait(waited, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if epoch.open:
+            self._log.warning(LogEvent.DRAIN_EXCEEDED, count=epoch.open, drain_seconds=self._drain_seconds)
+        self._past.append(epoch)
         await self._cancel_commit()
         await self._commit(epoch)
         if self._epoch is epoch:

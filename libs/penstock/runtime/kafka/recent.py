@@ -18,19 +18,30 @@ class Recent:
         self._bytes_max = bytes_max
         self._finished: OrderedDict[str, tuple[Sequence[Outgoing], int]] = OrderedDict()
         self._bytes = 0
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Future[None] | None] = {}
 
-    def running(self, identity: str) -> "asyncio.Task[None] | None":
-        """The task that handles this event now."""
-        return self._running.get(identity)
+    def knows(self, identity: str) -> bool:
+        """Whether this event is being handled, or was handled and is remembered."""
+        return identity in self._running or identity in self._finished
 
-    def begin(self, identity: str, task: "asyncio.Task[None]") -> None:
-        """This task handles the event from now on."""
-        self._running[identity] = task
+    def running(self, identity: str) -> "asyncio.Future[None] | None":
+        """Done when this event is handled no more; None where it is not being handled. Many may wait for it."""
+        if identity not in self._running:
+            return None
+        ended = self._running[identity]
+        if ended is None:
+            ended = self._running[identity] = asyncio.get_running_loop().create_future()
+        return ended
+
+    def begin(self, identity: str) -> None:
+        """The event is being handled from now on."""
+        self._running[identity] = None
 
     def end(self, identity: str) -> None:
         """Nobody handles the event any more."""
-        self._running.pop(identity, None)
+        ended = self._running.pop(identity, None)
+        if ended is not None:
+            ended.set_result(None)
 
     def outputs(self, identity: str) -> Sequence[Outgoing] | None:
         """What a finished event answered, if it is remembered."""

@@ -62,6 +62,29 @@ def test_metrics_ask_for_the_lag_when_scraped(served: tuple[Health, Instruments,
     assert b'kafka_consumergroup_lag_sum{consumergroup="g",topic="t"} 7.0' in body
 
 
+def test_records_are_counted_by_how_they_ended_and_how_long_they_took(
+    served: tuple[Health, Instruments, str],
+) -> None:
+    """Given counted records, when metrics are scraped, then the buckets add up, and what never happened is a zero."""
+    _, instruments, url = served
+    tally = instruments.tallies.add("g", "t", ("done", "dead_lettered"))
+    for seconds in (0.001, 0.02, 700.0):
+        tally.count("done", seconds)
+
+    lines = get(f"{url}/metrics")[1].decode().splitlines()
+
+    for name, labels, value in (
+        ("penstock_records_handled_total", 'consumergroup="g",outcome="done",topic="t"', "3.0"),
+        ("penstock_records_handled_total", 'consumergroup="g",outcome="dead_lettered",topic="t"', "0.0"),
+        ("penstock_handler_seconds_bucket", 'consumergroup="g",le="0.001",topic="t"', "1.0"),
+        ("penstock_handler_seconds_bucket", 'consumergroup="g",le="0.025",topic="t"', "2.0"),
+        ("penstock_handler_seconds_bucket", 'consumergroup="g",le="600.0",topic="t"', "2.0"),
+        ("penstock_handler_seconds_bucket", 'consumergroup="g",le="+Inf",topic="t"', "3.0"),
+        ("penstock_handler_seconds_sum", 'consumergroup="g",topic="t"', "700.021"),
+    ):
+        assert f"{name}{{{labels}}} {value}" in lines
+
+
 def test_other_paths_are_not_found(served: tuple[Health, Instruments, str]) -> None:
     """Given a path nobody serves, then 404 says which there are."""
     status, body = get(f"{served[2]}/nothing")
