@@ -5,6 +5,7 @@ with twenty partitions that is more work than the few records it brings. In a fe
 remembers the list: a fetch names the positions that moved, its answer the partitions that have news.
 """
 
+import asyncio
 from collections.abc import Iterable
 from io import BytesIO
 from typing import Any, Final
@@ -32,6 +33,8 @@ class Session:
         self._epoch = FIRST_EPOCH
         self._known: Wanted = {}
         self._asked: Wanted | None = None
+        self.refusals = 0
+        """Answers in a row that were errors. One is how a broker says that it knows the session no more."""
 
     def ask(self, wanted: Wanted) -> tuple[int, int, Wanted, Iterable[Place]]:
         """The session, its epoch, what to name and what to strike off, so that exactly `wanted` is asked for."""
@@ -45,6 +48,7 @@ class Session:
     def answered(self, session_id: int, error: int) -> None:
         """The broker's answer to the last fetch. A broker that has no room for sessions answers NO_SESSION."""
         asked, self._asked = self._asked, None
+        self.refusals = self.refusals + 1 if error else 0
         if error or asked is None or session_id == NO_SESSION:
             self.forget()
             return
@@ -134,6 +138,8 @@ class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no 
         if session is None:
             session = self._sessions[node_id] = Session()
         has_news: bool = await super()._proc_fetch_request(assignment, node_id, SessionRequest(request, session))
+        if session.refusals > 1:
+            await asyncio.sleep(self._retry_backoff)
         if has_news:  # now, and not once the task that fetches has looked at what is done
             for waiter in self._fetch_waiters:
                 self._notify(waiter)

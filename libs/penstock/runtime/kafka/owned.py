@@ -172,9 +172,7 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
 
     async def _turn(self, consumer: Consumer, owned: _Ownership) -> None:
         if self._poll is None and owned.partitions:
-            polling = consumer.getmany(*owned.partitions, timeout_ms=POLL_MS, max_records=self._records_max)
-            self._poll = asyncio.ensure_future(polling)
-            self._poll.add_done_callback(lambda _: self._signal.set())
+            self._poll = asyncio.create_task(self._fetch(consumer, owned))
         due_ms = self._owner.next_wake_ms()
         if not self._awaited(due_ms):
             await self._wait(due_ms)
@@ -187,6 +185,13 @@ class OwnedBatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         if records or self._woken or _is_due(self._owner.next_wake_ms()):
             self._woken = False
             await self._process(owned, records)
+
+    async def _fetch(self, consumer: Consumer, owned: _Ownership) -> Mapping[TopicPartition, Sequence[Received]]:
+        """Signals in the step in which it ends: what came is processed before aiokafka goes about its next fetch."""
+        try:
+            return await consumer.getmany(*owned.partitions, timeout_ms=POLL_MS, max_records=self._records_max)
+        finally:
+            self._signal.set()
 
     def _awaited(self, due_ms: int | None) -> bool:
         return self._woken or (self._poll is not None and self._poll.done()) or _is_due(due_ms)

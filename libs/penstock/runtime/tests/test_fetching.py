@@ -81,6 +81,15 @@ def test_only_what_moved_is_named() -> None:
     assert (session_id, epoch, named, list(gone)) == (9, 1, {A: (7, 100)}, [C])
 
 
+def test_a_broker_that_refuses_again_and_again_is_told_from_one_that_forgot() -> None:
+    """Given a session that the broker forgot, then one refusal is counted; those of a beginning are counted on."""
+    session = Session()
+    for error, refusals in ((0, 0), (UNKNOWN_SESSION, 1), (0, 0), (UNKNOWN_SESSION, 1), (56, 2), (56, 3), (0, 0)):
+        session.ask({A: (0, 100)})
+        session.answered(9, error)
+        assert session.refusals == refusals
+
+
 def test_epochs_begin_again_above_the_first() -> None:
     """Given the last epoch there is, when it is answered, then the next is no beginning of a session."""
     session = Session()
