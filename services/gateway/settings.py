@@ -20,7 +20,8 @@ class GatewaySettings(ServiceSettings, PostgresSettings):
     """A larger HTTP body that starts a run or is a blob is refused unread; a value in it may have 16 MiB."""
     gateway_batch_records_max: int = Field(default=4_000, ge=1, le=100_000)
     """Records per batch, and so per transaction, of the read side."""
-    gateway_gather_ms: int = Field(default=50, ge=0, le=5_000, description="what a small batch waits for company")
+    gateway_gather_ms: int = Field(default=50, ge=0, le=5_000)
+    """What a batch waits for company; four times as long where records come densely."""
     gateway_streams_max: int = Field(default=256, ge=1, le=100_000)
     """Live event streams open at a time."""
     gateway_text_streams_max: int = Field(default=64, ge=1, le=10_000)

@@ -4,7 +4,7 @@ The tables hold the body as it came. What no column needs is passed over unread:
 all that a body holds. Types and bounds are checked on the way; a refusal names the path of the fault.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -20,6 +20,9 @@ TEXT_MAX: Final = 512
 INTEGER_MAX: Final = 2**63 - 1
 EXPONENT_MAX: Final = 30
 DIGITS_MAX: Final = 19
+SECONDS_MIN: Final = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+SECONDS_END: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+NOUGHT: Final = Decimal(0)
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 """A string that fits a key."""
@@ -49,7 +52,7 @@ class Form(Generic[S]):
     def read(self, body: bytes) -> S:
         """The fields, with nothing in them that Postgres text cannot hold. Raises MalformedRecordError."""
         try:
-            if b"\\u0000" in body:
+            if b"\\" in body and b"\\u0000" in body:  # one byte is found ten times as fast as six
                 return msgspec.convert(_without_nul(orjson.loads(body)), self._shape)
             if not body.isascii():
                 body.decode()  # what is passed over must be text as well: people will read the whole body
@@ -79,8 +82,18 @@ def key(name: str, value: str) -> UUID:
     return identifier
 
 
+def seconds(name: str, at: datetime) -> float:
+    """A moment as seconds since 1970 UTC, exact to the microsecond. What no calendar holds in UTC is refused."""
+    number = at.timestamp()
+    if not SECONDS_MIN <= number < SECONDS_END:
+        raise MalformedRecordError(f"$.{name}: not between the years 1 and 9999")
+    return number
+
+
 def amount(name: str, value: str) -> Decimal:
     """A decimal string from nought."""
+    if value == "0":
+        return NOUGHT  # what tasks and tools cost
     try:
         number = Decimal(value) if len(value) <= TEXT_MAX else None
     except InvalidOperation:

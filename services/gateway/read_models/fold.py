@@ -157,7 +157,7 @@ def fold(records: Iterable[Received]) -> tuple[Batch, list[Refused]]:
 
 def _progressed(batch: Batch, body: bytes) -> None:
     said = _PROGRESSED.read(body)
-    key, at, status = fields.key("run_key", said.run_key), said.at.timestamp(), said.status
+    key, at, status = fields.key("run_key", said.run_key), fields.seconds("at", said.at), said.status
     for change in said.changes:
         if change.phase in IN_VAIN or change.attempt != 1:
             for attempt, waste in wasted_by(key, change).items():
@@ -171,7 +171,7 @@ def _progressed(batch: Batch, body: bytes) -> None:
             said.workflow,
             said.version,
             _labels(said.labels),
-            at if said.start is None else said.start.started_at.timestamp(),
+            at if said.start is None else fields.seconds("start.started_at", said.start.started_at),
             said.sequence,
             status,
             at if status == RUNNING else LONG_AGO,
@@ -183,7 +183,8 @@ def _progressed(batch: Batch, body: bytes) -> None:
 def _finished(batch: Batch, body: bytes) -> None:
     said = _FINISHED.read(body)
     key = run_key(said.tenant, said.run_id)
-    started_at, finished_at = said.started_at.timestamp(), said.finished_at.timestamp()
+    started_at = fields.seconds("started_at", said.started_at)
+    finished_at = fields.seconds("finished_at", said.finished_at)
     known = batch.ends.get(key)
     if known is None or finished_at > known[1]:
         batch.ends[key] = (said.status, finished_at, body)

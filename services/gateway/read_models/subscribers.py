@@ -39,6 +39,9 @@ BATCH_TIMEOUT_MS: Final = 200
 """How long FastStream sleeps after a poll that found nothing. It would have a poll wait no longer than that."""
 POLL_MS: Final = 10_000
 """How long a poll waits here: who sleeps is not woken by what comes."""
+DENSE_RECORDS: Final = 250
+"""A batch of so many is one of a dense stream."""
+DENSE_TIMES: Final = 4
 COMMIT_SECONDS: Final = 1.0
 WAIT_SECONDS_FIRST: Final = 0.1
 WAIT_SECONDS_MAX: Final = 5.0
@@ -139,9 +142,7 @@ class Subscribers:
         async def handle(records: Any) -> None:
             await self.write(records)
             self._finish(records)
-            if len(records) < self._settings.gateway_batch_records_max // 4:
-                # One transaction for many records costs what it costs for one; nobody watches faster than this.
-                await asyncio.sleep(self._settings.gateway_gather_ms / 1000)
+            await asyncio.sleep(pause_seconds(len(records), self._settings))
 
         # For the AsyncAPI document only: types are not applied, the handler gets the records as they came.
         models: Any = reduce(operator.or_, (topic.message for topic in consumed))
@@ -225,6 +226,17 @@ class Subscribers:
             await consumer.commit(offsets)
         except (KafkaError, ValueError) as error:
             self._log.info(LogEvent.COMMIT_SKIPPED, group=self._group, reason=repr(error))
+
+
+def pause_seconds(records: int, settings: GatewaySettings) -> float:
+    """What the batch after one of so many records waits for company: a transaction costs much, a record in it little.
+
+    Nobody watches faster than the first pause. Where records come densely it is longer: a record of 1,200 costs a
+    fifth less than one of 400. After a full batch there is none, for more is there already.
+    """
+    if records >= settings.gateway_batch_records_max:
+        return 0.0
+    return settings.gateway_gather_ms / 1000 * (DENSE_TIMES if records >= DENSE_RECORDS else 1)
 
 
 def _patiently(getmany: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any, Final
@@ -14,7 +14,7 @@ from services.gateway.read_models import fields
 from services.gateway.read_models.fields import Count, Form, Moment, Text
 
 NUMBERED: Final = re.compile(r"\[[^\]]*\]")
-NOUGHT: Final = Decimal(0)
+HOUR_SECONDS: Final = 3600.0
 TOTAL_MS_MAX: Final = fields.INTEGER_MAX / 1000
 
 Line = tuple[datetime, str, str, str, str, str, str, bool, str, str, str, str, str]
@@ -110,7 +110,7 @@ def usage_row(body: bytes) -> UsageRow:
         gpu_ns,
         said.status != "succeeded",
         (
-            said.recorded_at.replace(minute=0, second=0, microsecond=0),
+            _hour(fields.seconds("recorded_at", said.recorded_at) // HOUR_SECONDS),
             said.tenant,
             said.workflow,
             said.version,
@@ -130,6 +130,12 @@ def usage_row(body: bytes) -> UsageRow:
     )
 
 
+@lru_cache(maxsize=64)
+def _hour(number: float) -> datetime:
+    """An hour by its number since 1970 UTC: one object for all entries of it, hashed once."""
+    return datetime.fromtimestamp(number * HOUR_SECONDS, UTC)
+
+
 @lru_cache(maxsize=256)
 def _session(value: str) -> str:
     """Few engines say it very often."""
@@ -144,7 +150,7 @@ class Sums:
     def __init__(self) -> None:
         self.requests = self.failed = self.busy_us = self.gpu_ns = 0
         self.tokens = [0, 0, 0, 0]
-        self.cost = NOUGHT
+        self.cost = fields.NOUGHT
 
     def add(self, entry: UsageRow) -> None:
         """One more."""

@@ -265,6 +265,7 @@ GOOD = story("good").records[0].value or b""
         (topics.RUN_PROGRESSED.name, GOOD.replace(b'"kind":"model"', b'"kind":"\\ud800"'), (), "hex escape"),
         (topics.RUN_PROGRESSED.name, GOOD.replace(b'"kind":"model"', b'"kind":' + b"[" * 100_000), (), "$: "),
         (topics.RUN_PROGRESSED.name, GOOD.replace(b"+00:00", b"").replace(b"00Z", b"00"), (), "timezone"),
+        (topics.RUN_PROGRESSED.name, GOOD.replace(b"2026-11-21T12:00:00Z", b"9999-12-31T23:59:59-01:00"), (), "$.at"),
         (topics.RUN_PROGRESSED.name, GOOD, (("ce_id", b"\xff"),), "ce_id"),
         (topics.RUN_FINISHED.name, GOOD, (), "`$.status`"),
         (topics.USAGE_RECORDED.name, GOOD, (), "`request_id`"),
