@@ -17,7 +17,6 @@ from penstock.contracts.messages import (
     PricedCost,
     RunFinished,
     RunRequested,
-    StepChange,
     TaskRequested,
     TokenUsage,
     ToolRequested,
@@ -27,7 +26,7 @@ from penstock.testkit.builders import Completed, failed, succeeded
 from penstock.workflow.dump import style_of
 from services.orchestrator.core.children import ChildCompleted, ChildRequested
 from services.orchestrator.core.decide import AlarmDue, Cancelled, ChildEnded, Event, Outcome, Redriven
-from services.orchestrator.core.state import NOTHING, Decision, Request, Step, Unanswered
+from services.orchestrator.core.state import NOTHING, Change, Decision, Request, Step, Unanswered
 from services.rehearsal.durations import milliseconds, said
 
 Entry = dict[str, Any]
@@ -192,10 +191,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _told(change: StepChange) -> str:
-    on = "" if change.route is None else f" on {change.route}"
-    why = "" if change.error is None else f": {change.error.code}"
-    return f"{change.step}#{change.attempt} {change.phase.value}{on}{why}"
+def _told(change: Change) -> str:
+    on = f" on {change['route']}" if "route" in change else ""
+    why = f": {change['error'].code}" if "error" in change else ""
+    return f"{change['step']}#{change['attempt']} {change['phase'].value}{on}{why}"
 
 
 def _request_lines(made: Entry) -> Entry:

@@ -83,10 +83,10 @@ class Heading:
     `headers` gives what `to_headers` would, without building an Envelope for each record.
     """
 
-    __slots__ = ("_shared",)
+    __slots__ = ("shared",)
 
     def __init__(self, topic: Topic[Any], source: str) -> None:
-        self._shared: Final = (
+        self.shared: Final = (
             ("ce_specversion", b"1.0"),
             ("ce_type", topic.event_type.encode()),
             ("ce_source", source.encode()),
@@ -98,7 +98,7 @@ class Heading:
     ) -> Headers:
         """The headers of one record."""
         return [
-            *self._shared,
+            *self.shared,
             ("ce_id", event_id.encode()),
             ("ce_time", time),
             ("ce_tenant", tenant),
@@ -166,15 +166,13 @@ def decode_body(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> tu
     """
     if value is None:
         raise MalformedEnvelopeError("the record has no value")
-    event_id: bytes | None = None
-    for name, raw in headers:
-        if name == "ce_id":
-            event_id = raw
-        elif name == "content-type" and raw != _JSON:
-            attributes = _attributes(headers)
-            if attributes["content-type"].lower().startswith("application/cloudevents"):
-                attributes, value = _unwrap(value, attributes)
-                return attributes.get("ce_id"), value
+    given = dict(headers)
+    if given.get("content-type", _JSON) != _JSON:
+        attributes = _attributes(headers)
+        if attributes["content-type"].lower().startswith("application/cloudevents"):
+            attributes, value = _unwrap(value, attributes)
+            return attributes.get("ce_id"), value
+    event_id = given.get("ce_id")
     try:
         return None if event_id is None else event_id.decode(), value
     except UnicodeDecodeError as error:

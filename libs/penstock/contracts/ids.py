@@ -16,7 +16,9 @@ _NAME_BITS = (1 << 128) - 1 & ~0xF000_C000_0000_0000_0000
 """All bits but those of version and variant (RFC 9562, section 5.5)."""
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """By a digit of a digest, the digit with the variant's bits in it."""
-_set = object.__setattr__
+_new = object.__new__
+# A UUID refuses to be changed: it is made by its descriptors.
+_set_int, _set_is_safe = UUID.__dict__["int"].__set__, UUID.__dict__["is_safe"].__set__
 _UNKNOWN = SafeUUID.unknown  # an enumeration looks its members up by Python code
 
 RUN_ID_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
@@ -32,15 +34,15 @@ def run_key(tenant: str, run_id: str) -> UUID:
 
 def request_id(run: UUID, step_path: str, attempt: int) -> UUID:
     """The id of one attempt of one step: a redelivery or a replay asks under the same id."""
-    return _named(run.bytes, f"{step_path}#{attempt}")
+    return _named(run.int.to_bytes(16, "big"), f"{step_path}#{attempt}")
 
 
 def _named(namespace: bytes, name: str) -> UUID:
     # The same as uuid5, in a third of the time: every run and every attempt needs one.
     digest = sha1(namespace + name.encode(), usedforsecurity=False).digest()
-    made = UUID.__new__(UUID)
-    _set(made, "int", int.from_bytes(digest[:16], "big") & _NAME_BITS | _VERSION_5)
-    _set(made, "is_safe", _UNKNOWN)
+    made = _new(UUID)
+    _set_int(made, int.from_bytes(digest[:16], "big") & _NAME_BITS | _VERSION_5)
+    _set_is_safe(made, _UNKNOWN)
     return made
 
 
@@ -70,11 +72,6 @@ def event_id(cause: UUID, name: str) -> str:
     # The same as str(uuid5(cause, name)), in a third of the time: every record that is written needs one.
     digest = sha1(cause.bytes + name.encode(), usedforsecurity=False).hexdigest()
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
-
-
-def trace_id(run: UUID) -> str:
-    """The W3C trace id (32 hex digits) of a run that came without a `traceparent`."""
-    return run.hex
 
 
 def span_id(request: UUID) -> str:

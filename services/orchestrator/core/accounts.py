@@ -5,7 +5,6 @@ while it is awaited. A call that is not awaited any more (it timed out, or was c
 same, so it counts with its worst case until its answer comes: see late.py.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.contracts.messages import Budget, CapNeared, StepPhase
 from services.orchestrator.core.allowance import charge
 from services.orchestrator.core.bursting import charge_burst, paid_as_burst
-from services.orchestrator.core.frames import LeafFrame, below
+from services.orchestrator.core.frames import Frame, LeafFrame, below
 from services.orchestrator.core.limits import CAPS as CAPS  # whoever asks for accounts asks by cap
 from services.orchestrator.core.limits import Cap as Cap
 from services.orchestrator.core.limits import limit_of as limit_of
@@ -68,18 +67,16 @@ def account_of(run: Run, caps: Budget, path: str = "", ceiling: Budget | None = 
     return account
 
 
-def accounts(turn: "Turn", leaf: LeafFrame) -> Iterator[Account]:
+def accounts(turn: "Turn", leaf: LeafFrame) -> list[Account]:
     """The accounts that a leaf's calls count for: those of the blocks around it, the run's last."""
-    if not turn.live.accounted:
-        return
-    frame = leaf.parent
-    while True:
+    found: list[Account] = []
+    frame: Frame | None = leaf.parent if turn.live.accounted else None
+    while frame is not None:
         account = frame.account()
         if account is not None:
-            yield account
-        if frame.parent is None:
-            return
+            found.append(account)
         frame = frame.parent
+    return found
 
 
 def spend(turn: "Turn", account: Account, used: Amounts) -> None:
@@ -108,7 +105,7 @@ def abandon(turn: "Turn", leaf: LeafFrame) -> None:
     step = leaf.step
     if step.phase is not StepPhase.WAITING or step.kind not in PAID:
         return
-    counted = list(accounts(turn, leaf))  # before the row says it: they add up rows
+    counted = accounts(turn, leaf)  # before the row says it: they add up rows
     reserved, step.reserved = step.reserved, None
     asked_at_ms, burst = step.dispatched_at_ms or turn.at_ms, paid_as_burst(leaf)
     step.unanswered += (Unanswered(step.attempt, reserved or NOTHING, asked_at_ms, burst),)
@@ -122,7 +119,7 @@ def abandon(turn: "Turn", leaf: LeafFrame) -> None:
 
 def release(turn: "Turn", leaf: LeafFrame) -> None:
     """An attempt was made and unmade by the same event: it is never sent."""
-    counted = list(accounts(turn, leaf))
+    counted = accounts(turn, leaf)
     reserved, leaf.step.reserved = leaf.step.reserved, None
     if reserved is None:
         return

@@ -73,18 +73,11 @@ def dispatch(turn: Turn, leaf: LeafFrame, *, just_failed: bool = False) -> Answe
     if step.give_up_at_ms is not None and step.give_up_at_ms < due_at_ms:
         due_at_ms = step.give_up_at_ms
     attribution = {
+        **turn.live.attribution,
         "request_id": request_id,
-        "tenant": run.tenant,
-        "run_key": run.key,
-        "run_id": run.run_id,
-        "home": run.home,
-        "workflow": run.workflow,
-        "version": run.version,
         "step": step.path,
         "attempt": attempt,
-        "labels": run.labels,
         "deadline": moment(min(due_at_ms, run.deadline_at_ms)),
-        "priority": run.priority,
     }
     try:
         request = node.ask(turn, leaf, attribution)

@@ -7,9 +7,10 @@ memory by each instance of the orchestrator, from the outcomes that it sees; a r
     half open ── all probes went well ──▶ closed;  half open ── one did not ──▶ open
 """
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from penstock.contracts.messages import Lane
@@ -96,7 +97,7 @@ class _State:
     probes_passed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Undo:
     """How one counted event is taken back: calls in flight, the probes and the crowd as they were before."""
 
@@ -106,15 +107,31 @@ class Undo:
     crowd: tuple[CrowdKey, CrowdState | None] | None = None
 
 
+class _InFlight:
+    """Calls asked for on one route and not over yet; every call is counted twice. Lanes are places in URGENT_FIRST."""
+
+    __slots__ = ("all", "by_home", "by_lane")
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.by_lane = [0] * LANES
+        self.by_home: defaultdict[int, list[int]] = defaultdict(lambda: [0] * LANES)
+        """By home and lane."""
+
+    def add(self, home: int, lane: int, calls: int) -> None:
+        """That many more, or less."""
+        self.all += calls
+        self.by_lane[lane] += calls
+        self.by_home[home][lane] += calls
+
+
 class Breakers:
     """What one instance of the orchestrator knows of routes."""
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
-        self._in_flight: Counter[tuple[str, int, int]] = Counter()
-        """By label, home and the lane's place among URGENT_FIRST, as a number: every call is counted twice."""
-        self._by_label: Counter[str] = Counter()
-        self._by_lane: Counter[tuple[str, int]] = Counter()
+        self._in_flight: defaultdict[str, _InFlight] = defaultdict(_InFlight)
+        """By label."""
         self.rooms = Rooms()
         self.owned, self.homes = 1, 1
         """How many of all homes this instance owns: it may use as large a share of each route's in_flight_max."""
@@ -123,7 +140,7 @@ class Breakers:
         """The route as it is; the present event has sent `asked` calls there already, less those that it ended."""
         full = False
         if route.in_flight_max is not None:
-            in_flight = self._by_label[route.label] + asked
+            in_flight = self.in_flight(route.label) + asked
             full = in_flight * self.homes >= route.in_flight_max * self.owned and in_flight > 0
         state, room = self._states.get(route.key), self.rooms.find(route.label)
         if state is None or state.half_open_at_ms is None:
@@ -146,9 +163,9 @@ class Breakers:
             return FREE
         place = URGENT_FIRST.index(lane)
         # Other instances are taken to have as much in flight for each home as this one.
+        by_lane = self._in_flight[route.label].by_lane
         ahead, behind = (
-            sum(self._by_lane[route.label, each] for each in lanes) * self.homes // self.owned
-            for lanes in (range(place + 1), range(place + 1, LANES))
+            sum(lanes) * self.homes // self.owned for lanes in (by_lane[: place + 1], by_lane[place + 1 :])
         )
         # What engines have beyond that, as after a restart of ours, may be as urgent.
         ahead = max(ahead + max(0, asked), room.in_flight - behind)
@@ -156,7 +173,7 @@ class Breakers:
 
     def in_flight(self, label: str) -> int:
         """Calls asked for on a route and not over yet."""
-        return self._by_label[label]
+        return self._in_flight[label].all
 
     def count(self, events: Iterable[RouteEvent]) -> list[Undo]:
         """Counts calls that are about to be written; `uncount` takes back what was not.
@@ -170,13 +187,11 @@ class Breakers:
                 key = (event.route.label, event.route.burst_key, event.lane)
                 undo.append(Undo(event, 0, crowd=(key, self.rooms.remember(key, (kind == "crowded", event.at_ms)))))
                 continue
-            label, home, lane = event.route.label, event.home, URGENT_FIRST.index(event.lane)
+            calls, lane = self._in_flight[event.route.label], URGENT_FIRST.index(event.lane)
             change = 1 if kind == "asked" else -1
             # An answer to a call from before this instance owned the home takes nothing away.
-            if self._in_flight[label, home, lane] + change >= 0:
-                self._in_flight[label, home, lane] += change
-                self._by_label[label] += change
-                self._by_lane[label, lane] += change
+            if calls.by_home[event.home][lane] + change >= 0:
+                calls.add(event.home, lane, change)
                 undo.append(Undo(event, change))
             state = self._states.get(event.route.key)
             if kind == "asked" and state is not None and _is_probe(state, event.at_ms):
@@ -188,10 +203,8 @@ class Breakers:
     def uncount(self, undo: Sequence[Undo]) -> None:
         """What was counted was not written."""
         for each in reversed(undo):
-            label, lane = each.event.route.label, URGENT_FIRST.index(each.event.lane)
-            self._in_flight[label, each.event.home, lane] -= each.change
-            self._by_label[label] -= each.change
-            self._by_lane[label, lane] -= each.change
+            event = each.event
+            self._in_flight[event.route.label].add(event.home, URGENT_FIRST.index(event.lane), -each.change)
             if each.crowd is not None:
                 self.rooms.remember(*each.crowd)
             if each.probes is not None:
@@ -216,11 +229,11 @@ class Breakers:
 
     def forget_homes(self, homes: Collection[int]) -> None:
         """Somebody else owns these now, and their calls in flight."""
-        for label, home, lane in list(self._in_flight):
-            if home in homes:
-                calls = self._in_flight.pop((label, home, lane))
-                self._by_label[label] -= calls
-                self._by_lane[label, lane] -= calls
+        for calls in self._in_flight.values():
+            for home in homes:
+                for lane, count in enumerate(calls.by_home[home]):
+                    calls.add(home, lane, -count)
+                del calls.by_home[home]
 
 
 def _is_probe(state: _State, at_ms: int) -> bool:
@@ -257,13 +270,16 @@ def _too_many(state: _State, breaker: Breaker, at_ms: int, failed: bool, slow: b
     """Adds an outcome to the window; opens where too many in it are bad."""
     outcomes = state.outcomes
     outcomes.append((at_ms, failed, slow))
-    state.failed += failed
-    state.slow += slow
+    if failed or slow:
+        state.failed += failed
+        state.slow += slow
     oldest_ms = at_ms - _milliseconds(breaker.window_seconds)
     while len(outcomes) > breaker.window_calls or outcomes[0][0] < oldest_ms:
         _, was_failed, was_slow = outcomes.popleft()
         state.failed -= was_failed
         state.slow -= was_slow
+    if not state.failed and not state.slow:
+        return False  # as nearly always
     count = len(outcomes)
     if count < breaker.calls_min:
         return False
@@ -281,5 +297,6 @@ def _open(state: _State, breaker: Breaker, at_ms: int) -> None:
     state.outcomes.clear()
 
 
+@cache
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * SECOND_MS))

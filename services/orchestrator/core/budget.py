@@ -60,7 +60,7 @@ def reserve(turn: Turn, leaf: LeafFrame, request: InferenceRequested) -> Failure
 
     Raises RunFailedError where that account is the run's own: no block makes do with that.
     """
-    counted, tenant = list(accounts(turn, leaf)), turn.facts.tenant
+    counted, tenant = accounts(turn, leaf), turn.facts.tenant
     if not counted and tenant is None and not bursts(leaf.step):
         return None
     step, price = leaf.step, leaf.node.routes[leaf.step.route].price
@@ -97,7 +97,7 @@ def settle(turn: Turn, leaf: LeafFrame, message: InferenceCompleted) -> None:
 
     Raises RunFailedError where its currency is not the run's.
     """
-    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says what was used: they add up rows
+    step, counted = leaf.step, accounts(turn, leaf)  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
     used = count(turn.run, step, message)
     for account in counted:
@@ -120,7 +120,7 @@ def grant(turn: Turn, leaf: LeafFrame, own: Budget | None) -> Budget | None:
     What it may spend by its own budget is reserved; else children side by side would leave nothing to each other.
     Raises RefusedError where nothing is left, RunFailedError where it is the run that has nothing left.
     """
-    counted = list(accounts(turn, leaf))
+    counted = accounts(turn, leaf)
     granted = own
     for account in counted:
         spent = [cap for cap in CAPS if (left := _left(account, cap)) is not None and left <= 0]
@@ -151,7 +151,7 @@ def settle_child(turn: Turn, leaf: LeafFrame, used: RunUsage) -> None:
 
     Raises RunFailedError where its currency is not the run's.
     """
-    step, counted = leaf.step, list(accounts(turn, leaf))  # before the row says what was used: they add up rows
+    step, counted = leaf.step, accounts(turn, leaf)  # before the row says what was used: they add up rows
     reserved, step.reserved = step.reserved, None
     amounts = count_child(turn.run, step, used)
     for account in counted:

@@ -28,7 +28,7 @@ from services.orchestrator.core.state import Decision, Run, StepKind
 from services.orchestrator.core.turn import RunFailedError, Turn
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """An executor answered."""
 

@@ -57,18 +57,20 @@ def _over(turn: Turn, status: Literal["completed", "failed", "cancelled"], error
     run.finished_at_ms = turn.at_ms
     run.live = None
     turn.decision.run_changed = True
-    turn.decision.finished = RunFinished(
-        run_id=run.run_id,
-        workflow=run.workflow,
-        version=run.version,
-        tenant=run.tenant,
-        labels=run.labels,
-        status=status,
-        output=run.output,
-        error=error,
-        started_at=moment(run.started_at_ms),
-        finished_at=turn.at,
-        usage=run.usage.to_message(),
+    turn.decision.finished = RunFinished.trusted(
+        {
+            "run_id": run.run_id,
+            "workflow": run.workflow,
+            "version": run.version,
+            "tenant": run.tenant,
+            "labels": run.labels,
+            "status": status,
+            "output": run.output,
+            "error": error,
+            "started_at": moment(run.started_at_ms),
+            "finished_at": turn.at,
+            "usage": run.usage.to_message(),
+        }
     )
 
 

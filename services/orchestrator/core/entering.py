@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from penstock.contracts.envelope import rfc3339
 from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.accounts import Account, account_of
 from services.orchestrator.core.budget import effective
@@ -10,7 +9,7 @@ from services.orchestrator.core.compiler import Node
 from services.orchestrator.core.frames import Answer, Enclosure, Live
 from services.orchestrator.core.program import Program
 from services.orchestrator.core.state import Run
-from services.orchestrator.core.turn import Turn
+from services.orchestrator.core.turn import Turn, moment_text
 
 
 class RunFrame(Enclosure):
@@ -40,7 +39,7 @@ def enter(turn: Turn, root: Node) -> Answer:
             "workflow": run.workflow,
             "version": run.version,
             "labels": run.labels,
-            "started_at": rfc3339(run.started_at_ms),
+            "started_at": moment_text(run.started_at_ms),
         },
     }
     return root.enter(turn, RunFrame(None, 0, "", names, turn.live.account), 0, root.id)
@@ -52,6 +51,16 @@ def derived(run: Run, program: Program | None) -> Live:
     deadline_ms = 0 if program is None else program.deadline_ms
     asked = sum(step.attempt for step in run.steps.values() if step.kind != "undo")
     live = Live(steps_max, asked, deadline_ms)
+    live.attribution = {
+        "tenant": run.tenant,
+        "run_key": run.key,
+        "run_id": run.run_id,
+        "home": run.home,
+        "workflow": run.workflow,
+        "version": run.version,
+        "labels": run.labels,
+        "priority": run.priority,
+    }
     if program is not None and program.undos:
         live.undos, live.undo_ms = program.undos, program.undo_ms
         live.undo_order = max((step.undo.order for step in run.steps.values() if step.undo is not None), default=0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from services.orchestrator.core.undo import UndoNode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as nothing that every event makes: that takes twice as long
 class Succeeded:
     """A block ended with an output."""
 
@@ -114,6 +114,8 @@ class Live:
     """While undoing waits for answers that may still come: until when."""
     contents: "RunContents | None" = None
     """What the run's references to blobs stand for."""
+    attribution: "dict[str, Any]" = field(default_factory=dict)
+    """What all requests of the run say of it."""
     accounted: bool = False
     """Whether the run or any of its blocks has an account."""
     leaves: dict[str, LeafFrame] = field(default_factory=dict)

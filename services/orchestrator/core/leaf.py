@@ -30,20 +30,25 @@ def evaluated(value: Compiled, scope: Scope, field: str) -> Any:
         raise ExpressionError(f"{field}: {error}") from None
 
 
-def bounded(value: Any, field: str, bytes_max: int = VALUE_BYTES_MAX) -> Any:
-    """A field of a request that is not too large to send. Raises TooLargeError or ExpressionError."""
+def bounded(value: Any, field: str, scope: Scope | None = None) -> Any:
+    """A field of a request that is not too large to send. Raises TooLargeError or ExpressionError.
+
+    With a scope it may be larger where there is a store for it.
+    """
     try:
         value, size_bytes = portable(value)
     except NotPortableError as error:
         raise ExpressionError(f"{field}: not portable JSON: {error}") from None
-    if size_bytes > bytes_max:
-        raise TooLargeError(field, size_bytes, bytes_max)
+    if size_bytes > VALUE_BYTES_MAX:
+        bytes_max = VALUE_BYTES_MAX if scope is None else _bytes_max_in(scope)
+        if size_bytes > bytes_max:
+            raise TooLargeError(field, size_bytes, bytes_max)
     return value
 
 
 def sendable(value: Compiled, scope: Scope, field: str) -> Any:
-    """What a step asks with: it may be larger where there is a store for it. Raises as `bounded` and `evaluated` do."""
-    return bounded(evaluated(value, scope, field), field, _bytes_max_in(scope))
+    """What a step asks with. Raises as `bounded` and `evaluated` do."""
+    return bounded(evaluated(value, scope, field), field, scope)
 
 
 def _bytes_max_in(scope: Scope) -> int:

@@ -1,6 +1,5 @@
 """Owns the choice of a route: by breaker, room, price and order. Choice and reason stand in the step's row."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -40,7 +39,7 @@ class Calls:
     __slots__ = ("answered", "asked", "crowds", "stayed")
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.asked: dict[str, int] = {}
         """Calls by label, less those that ended."""
         self.answered: set[str] = set()
         """The routes, by key, that have just shown that they work: a run whose call was the probe need not wait."""
@@ -87,7 +86,7 @@ def choose(routes: tuple[TierRoute, ...], leaf: LeafFrame, turn: "Turn") -> Choi
     route = routes[first]
     if not first and route.burst is None:
         # As nearly always; all else is for the few.
-        asked = 0 if calls is None else calls.asked[route.label]
+        asked = 0 if calls is None else calls.asked.get(route.label, 0)
         if known.look(route, turn.at_ms, asked) is NOTHING_SPECIAL:
             return _SIMPLY
     return _choose(routes, leaf, turn, known)
@@ -99,7 +98,7 @@ def _choose(routes: tuple[TierRoute, ...], leaf: LeafFrame, turn: "Turn", known:
     passed = _Passed()
     for index in (*range(first, len(routes)), *range(first)):
         route = routes[index]
-        look = known.look(route, turn.at_ms, calls.asked[route.label])
+        look = known.look(route, turn.at_ms, calls.asked.get(route.label, 0))
         repaired = step.repairs > 0 and index == first
         if look.free_at_ms is not None and route.key not in calls.answered:
             passed.free_at_ms.append(look.free_at_ms)
@@ -139,7 +138,7 @@ def _behind(turn: "Turn", leaf: LeafFrame, route: TierRoute) -> Reason | None:
     if route.burst is None:
         return None
     calls = _calls(turn)
-    told, news = behind(turn, leaf, route, calls.asked[route.label])
+    told, news = behind(turn, leaf, route, calls.asked.get(route.label, 0))
     key = (route.label, route.burst_key)
     if news is not None and key not in calls.crowds:
         calls.crowds.add(key)
@@ -155,8 +154,8 @@ def _price(route: TierRoute) -> float:
 def asked(turn: "Turn", leaf: LeafFrame, routes: tuple[TierRoute, ...]) -> None:
     """A call goes to the step's route."""
     if turn.facts.routes is not None:
-        route = routes[leaf.step.route]
-        _calls(turn).asked[route.label] += 1
+        route, calls = routes[leaf.step.route], _calls(turn)
+        calls.asked[route.label] = calls.asked.get(route.label, 0) + 1
         _tell(turn, RouteEvent(route, "asked", turn.run.home, turn.at_ms, turn.at_ms, turn.run.priority))
 
 
@@ -167,7 +166,7 @@ def ended(turn: "Turn", leaf: LeafFrame, kind: Literal["answered", "failed", "ab
         step = leaf.step
         route = routes[step.route]
         calls = _calls(turn)
-        calls.asked[route.label] -= 1
+        calls.asked[route.label] = calls.asked.get(route.label, 0) - 1
         if kind == "answered":
             calls.answered.add(route.key)
         began_ms = step.dispatched_at_ms or 0

@@ -54,13 +54,15 @@ def start(
     turn = Turn(run, derived(run, program), at_ms, facts)
     turn.decision.run_changed = True
     fault = refused(turn, program, request.budget)
-    turn.decision.start = RunStart(
-        input_preview=None if fault is not None else preview(run.input),
-        priority=run.priority,
-        deadline=moment(run.deadline_at_ms),
-        budget=run.budget,
-        started_at=turn.at,
-        parent=run.parent,
+    turn.decision.start = RunStart.trusted(
+        {
+            "input_preview": None if fault is not None else preview(run.input),
+            "priority": run.priority,
+            "deadline": moment(run.deadline_at_ms),
+            "budget": run.budget,
+            "started_at": turn.at,
+            "parent": run.parent,
+        }
     )
     return applied(turn, lambda: begin(turn, program, fault))
 

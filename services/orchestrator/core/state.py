@@ -1,8 +1,10 @@
 """Owns what a run is: its row, its step rows, and what one decision says about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict
 from uuid import UUID
 
 from penstock.contracts.children import ParentStep
@@ -16,7 +18,6 @@ from penstock.contracts.messages import (
     RunFinished,
     RunStart,
     RunUsage,
-    StepChange,
     StepPhase,
     TaskRequested,
     ToolRequested,
@@ -127,6 +128,9 @@ class Step:
     """How it is taken back, where it has an undo and has, or may have, taken effect."""
 
 
+_NO_USAGE: Final = RunUsage()
+
+
 @dataclass(slots=True)
 class Usage:
     """What a run has spent so far, over all attempts that answered."""
@@ -139,11 +143,15 @@ class Usage:
 
     def to_message(self) -> RunUsage:
         """The totals as the messages carry them."""
-        return RunUsage(
-            model_calls=self.model_calls,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cost=Money(amount=self.cost, currency=self.currency),
+        if not self.model_calls:
+            return _NO_USAGE
+        return RunUsage.trusted(
+            {
+                "model_calls": self.model_calls,
+                "input_tokens": self.input_tokens,
+                "output_tokens": self.output_tokens,
+                "cost": Money.trusted({"amount": self.cost, "currency": self.currency}),
+            }
         )
 
 
@@ -181,6 +189,23 @@ class Run:
     live: "Live | None" = field(default=None, compare=False, repr=False)
 
 
+class Change(TypedDict):
+    """A StepChange as a progress record holds it: without what is not set. There are two to a step, so no message is
+    built of them.
+    """
+
+    step: str
+    kind: StepKind
+    phase: StepPhase
+    attempt: int
+    at: datetime
+    request_id: NotRequired[UUID]
+    route: NotRequired[str]
+    route_reason: NotRequired[str]
+    preview: NotRequired[Any]
+    error: NotRequired[Failure]
+
+
 @dataclass(slots=True)
 class Decision:
     """What one event led to. `alarm_at_ms` is what the run's one alarm must be from now on; None: no alarm."""
@@ -189,14 +214,14 @@ class Decision:
     run_changed: bool = False
     """Whether the run's own row must be written (status, output, error, finish, redrives, deadline; not usage, which is
     the sum over its steps)."""
-    steps: list[Step] = field(default_factory=list)
+    steps: Sequence[Step] = ()
     requests: list[Request] = field(default_factory=list)
     children: list[ChildRequested] = field(default_factory=list)
     abandoned: list[ChildAbandoned] = field(default_factory=list)
     cancellations: list[WorkCancelled] = field(default_factory=list)
     """Requests to executors whose answers change nothing any more, so that nobody works on them in vain."""
     alarm_at_ms: int | None = None
-    changes: list[StepChange] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     caps_neared: tuple[CapNeared, ...] = ()
     charges: tuple[tuple[int, Amounts], ...] = ()
     """(day, amounts) taken of the tenant's budget, where the facts knew of one."""

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from penstock.contracts.messages import Failure, StepChange, StepPhase
+from penstock.contracts.envelope import rfc3339
+from penstock.contracts.messages import Failure, StepPhase
 from penstock.workflow.lookups import whole_in
 from penstock.workflow.whole import CONTENTS
 from services.orchestrator.core.accounts import abandon, release
@@ -13,7 +14,7 @@ from services.orchestrator.core.contents import RunContents
 from services.orchestrator.core.facts import NO_FACTS, Facts
 from services.orchestrator.core.frames import LeafFrame, Live, below
 from services.orchestrator.core.routing import Calls, ended
-from services.orchestrator.core.state import Decision, Request, Run, Step
+from services.orchestrator.core.state import Change, Decision, Request, Run, Step
 from services.orchestrator.core.values import preview
 
 NOT_NEEDED: Final = "its answer is not needed any more"
@@ -29,6 +30,12 @@ def moment(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms / 1000, UTC)  # exact: a double holds microseconds until the year 2242
 
 
+@lru_cache(maxsize=MOMENTS_MAX)
+def moment_text(at_ms: int) -> str:
+    """The same as expressions see it: RFC 3339."""
+    return rfc3339(at_ms)
+
+
 class RunFailedError(Exception):
     """The whole run is over, whatever its blocks would make of it: a cap or the deadline was reached."""
 
@@ -40,20 +47,14 @@ class RunFailedError(Exception):
 class Turn:
     """Collects a decision. Blocks change step rows through it, so that no change goes unwritten."""
 
-    __slots__ = (
-        "at",
-        "at_ms",
-        "calls",
-        "culprit",
-        "decision",
-        "facts",
-        "live",
-        "pruned",
-        "redriven",
-        "restoring",
-        "run",
-        "touched",
-    )
+    # What few events change stands in the class: every event makes a turn.
+    calls: Calls | None = None
+    """On routes, so far; where there were any."""
+    pruned = False
+    redriven = False
+    restoring = False
+    """Whether blocks are entered to find where the run is: nothing may change."""
+    culprit: str | None = None
 
     def __init__(self, run: Run, live: Live, at_ms: int, facts: Facts = NO_FACTS) -> None:
         self.run = run
@@ -63,16 +64,9 @@ class Turn:
         if live.contents is None and facts.contents is not None:
             # A run that was loaded may hold references anywhere; one that begins now shows them as they come.
             live.contents = RunContents(facts.contents, run.tenant, refers=bool(run.steps))
-        self.calls: Calls | None = None
-        """On routes, so far; where there were any."""
         self.at = moment(at_ms)
         self.decision = Decision(run)
         self.touched: dict[str, Step] = {}
-        self.pruned = False
-        self.redriven = False
-        self.restoring = False
-        """Whether blocks are entered to find where the run is: nothing may change."""
-        self.culprit: str | None = None
 
     def whole(self, value: Any) -> Any:
         """The value with what its references to blobs stand for. Raises ContentNeededError and ExpressionError."""
@@ -81,19 +75,24 @@ class Turn:
     def changed(self, step: Step, *, preview: Any = None, route: str | None = None) -> None:
         """A step row is to be written, and the read side told."""
         self.touched[step.path] = step
-        change = {
+        change: Change = {
             "step": step.path,
             "kind": step.kind,
             "phase": step.phase,
             "attempt": step.attempt,
-            "request_id": step.request_id,
-            "route": route,
-            "route_reason": None if route is None else step.route_reason,
             "at": self.at,
-            "preview": preview,
-            "error": step.error,
         }
-        self.decision.changes.append(StepChange.trusted(change))
+        if step.request_id is not None:
+            change["request_id"] = step.request_id
+        if route is not None:
+            change["route"] = route
+            if step.route_reason is not None:
+                change["route_reason"] = step.route_reason
+        if preview is not None:
+            change["preview"] = preview
+        if step.error is not None:
+            change["error"] = step.error
+        self.decision.changes.append(change)
 
     def pin(self, step: Step) -> None:
         """A row that holds what a block decided, so that it is decided once."""

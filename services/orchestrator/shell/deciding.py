@@ -1,21 +1,17 @@
 """Owns one batch of decisions: inputs are applied to runs in memory, and add up to one write and one send."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
 
 from penstock.contracts.envelope import Outgoing, rfc3339
 from penstock.contracts.messages import (
-    CapNeared,
     Failure,
     RunFinished,
     RunRequested,
-    RunStart,
     SignalKind,
-    StepChange,
-    WorkCancelled,
 )
 from penstock.runtime.kafka.records import dead_letter
 from penstock.workflow.whole import ContentNeededError
@@ -23,11 +19,11 @@ from services.orchestrator.core import decide as core
 from services.orchestrator.core import starting
 from services.orchestrator.core.breakers import Breakers, RouteEvent, Undo
 from services.orchestrator.core.bursting import OWNER
-from services.orchestrator.core.children import ChildAbandoned, ChildCompleted, ChildRequested
+from services.orchestrator.core.children import ChildCompleted
 from services.orchestrator.core.contents import Contents
 from services.orchestrator.core.facts import Facts
 from services.orchestrator.core.program import Program
-from services.orchestrator.core.state import Decision, Request, Run, Step
+from services.orchestrator.core.state import Decision, Run, Step
 from services.orchestrator.shell import records
 from services.orchestrator.shell.alarms import Alarms
 from services.orchestrator.shell.definitions import Definitions
@@ -61,23 +57,28 @@ class UndecidableError(Exception):
 
 @dataclass(slots=True)
 class Touched:
-    """What this batch changed in one run so far."""
+    """What this batch decided on one run so far."""
 
     run: Run
-    cause: str
     new: bool = False
-    row_changed: bool = False
-    told: bool = False
-    """Whether the read side must hear of it."""
-    steps: dict[str, Step] = field(default_factory=dict)
-    changes: list[StepChange] = field(default_factory=list)
-    caps_neared: list[CapNeared] = field(default_factory=list)
-    requests: list[tuple[Request | ChildRequested, str]] = field(default_factory=list)
-    abandoned: list[tuple[ChildAbandoned, str]] = field(default_factory=list)
-    cancellations: list[tuple[WorkCancelled, str]] = field(default_factory=list)
-    start: RunStart | None = None
-    finished: RunFinished | None = None
     alarm_at_ms: int | None = None
+    told: list[tuple[Decision, str]] = field(default_factory=list)
+    """The decisions that the read side must hear of, each with its cause."""
+
+    def whole(self) -> Decision:
+        """What all decisions together say of the run and its rows, and what is told of them."""
+        if len(self.told) == 1:
+            return self.told[0][0]
+        whole, steps = Decision(self.run), dict[str, Step]()
+        for decision, _ in self.told:
+            whole.run_changed = whole.run_changed or decision.run_changed
+            whole.changes += decision.changes
+            whole.caps_neared += decision.caps_neared
+            whole.start = whole.start or decision.start
+            whole.finished = decision.finished or whole.finished
+            steps |= {step.path: step for step in decision.steps}
+        whole.steps = list(steps.values())
+        return whole
 
 
 @dataclass(slots=True)
@@ -110,8 +111,10 @@ class Deciding:
         self._tenants = tenants
         self._group_id = group_id
         self._facts = Facts(routes=routes, contents=contents)
+        """Of tenants without a budget."""
         self._routes = routes
         self._budgets = budgets
+        self._budgeted = budgets.there
         self.charges: list[Charge] = []
         """What this batch took of tenants' days; counted already."""
         self.route_news = RouteNews()
@@ -122,6 +125,8 @@ class Deciding:
         self._aside: dict[int, list[Outgoing]] = {}
         self._orphaned: list[UUID] = []
         self._begun: list[UUID] = []
+        self.calls: list[tuple[Run, int]] = []
+        """The runs that asked for something or ended, and how many requests this batch sends for each; when sealed."""
         self.needed: list[ContentNeededError] = []
         """What must be read before this can be decided on. Where there is any, all of this batch is to be undone."""
 
@@ -129,14 +134,6 @@ class Deciding:
     def touched_keys(self) -> Iterable[UUID]:
         """The runs that now hold changes which are not written yet."""
         return [*(touched.run.key for touched in self._touched.values()), *self._begun]
-
-    def calls(self) -> Iterable[tuple[Run, int]]:
-        """The runs that asked for something or ended, and how many requests this batch sends for each."""
-        return [
-            (touched.run, len(touched.requests))
-            for touched in self._touched.values()
-            if touched.requests or touched.finished is not None
-        ]
 
     def apply(self, given: Input) -> None:
         """Decide on one input. Its run, where there is one, must be in the cache by now. Raises UndecidableError."""
@@ -253,7 +250,7 @@ class Deciding:
         run = self._runs.get(given.run_key)
         if run is None:
             return  # nobody awaits it: the run is gone, by retention
-        self._decide(run, core.Outcome(given.outcome, self._at_ms), given.event_id)  # type: ignore[arg-type]  # inbox.OUTCOMES holds just these
+        self._decide(run, core.Outcome(given.outcome, self._at_ms), given.event_id)  # type: ignore[arg-type]  # inbox reads just these
 
     def _signalled(self, given: Signalled) -> None:
         run = self._runs.get(given.run_key)
@@ -300,17 +297,23 @@ class Deciding:
             raise LookupError(f"there is no definition {run.workflow}@{run.version}")
 
     def _facts_for(self, tenant: str, home: int, program: Program | None) -> Facts:
+        if not self._budgeted:
+            return self._facts
         allowance, burst = self._budgets.allowance(tenant, home, self._at_ms), None
         if program is not None and program.bursts:
             burst = self._budgets.allowance(OWNER + tenant, home, self._at_ms)
-        return self._facts if allowance is burst is None else replace(self._facts, tenant=allowance, burst=burst)
+        if allowance is burst is None:
+            return self._facts
+        return Facts(self._routes, allowance, self._facts.contents, burst)
 
     def _absorb(self, decision: Decision, cause: str, *, new: bool = False) -> None:
         run = decision.run
         touched = self._touched.get(run.key.int)
         if touched is None:
-            touched = self._touched[run.key.int] = Touched(run, cause)
+            touched = self._touched[run.key.int] = Touched(run, new)
         touched.alarm_at_ms = decision.alarm_at_ms
+        if new or not decision.empty:
+            touched.told.append((decision, cause))
         if decision.route_events:
             self.route_news.events += decision.route_events
             self.route_news.undo += self._routes.count(decision.route_events)
@@ -319,26 +322,6 @@ class Deciding:
             charges += [Charge(OWNER + run.tenant, day, run.home, taken) for day, taken in decision.burst_charges]
             self._budgets.use(charges)
             self.charges += charges
-        if decision.empty and not new:
-            return
-        touched.told, touched.cause = True, cause
-        touched.new = touched.new or new
-        touched.row_changed = touched.row_changed or decision.run_changed
-        for step in decision.steps:
-            touched.steps[step.path] = step
-        touched.changes.extend(decision.changes)
-        for request in decision.requests:
-            touched.requests.append((request, cause))
-        for child in decision.children:
-            touched.requests.append((child, cause))
-        if decision.caps_neared:
-            touched.caps_neared.extend(decision.caps_neared)
-        for abandoned in decision.abandoned:
-            touched.abandoned.append((abandoned, cause))
-        for cancelled in decision.cancellations:
-            touched.cancellations.append((cancelled, cause))
-        touched.start = touched.start or decision.start
-        touched.finished = decision.finished or touched.finished
 
     def _set_aside(self, home: int, record: Outgoing) -> None:
         self._aside.setdefault(home, []).append(record)
@@ -349,20 +332,24 @@ class Deciding:
         if not touched.told:
             return
         voice = records.Voice(run, self._time)
-        for request, cause in touched.requests:
-            outgoing.append(self.away.request_record(voice, run, request, cause))
-        for child, cause in touched.abandoned:
-            outgoing.append(records.abandoned_record(voice, child, cause))
-        for each, cause in touched.cancellations:
-            outgoing.append(records.cancelled_record(voice, each, cause))
-        self._tell(voice, touched, outgoing)
-        if touched.finished is not None:
-            self._say_end(voice, run, self.away.end(run, touched.finished), touched.cause, outgoing)
+        cause, asked = "", 0
+        for decision, cause in touched.told:
+            for request in (*decision.requests, *decision.children):
+                asked += 1
+                outgoing.append(self.away.request_record(voice, run, request, cause))
+            if decision.abandoned or decision.cancellations:
+                outgoing += records.withdrawn_records(voice, decision, cause)
+        whole = touched.whole()
+        self._tell(voice, whole, cause, outgoing)
+        if whole.finished is not None:
+            self._say_end(voice, run, self.away.end(run, whole.finished), cause, outgoing)
+        if asked or whole.finished is not None:
+            self.calls.append((run, asked))
         if touched.new:
             batch.started.append(run)
-        elif touched.row_changed:
+        elif whole.run_changed:
             batch.changed.append(run)
-        for step in touched.steps.values():
+        for step in whole.steps:
             batch.steps.append((run, step))
 
     def _say_end(
@@ -384,15 +371,15 @@ class Deciding:
         elif current is None or wanted < current or current <= self._at_ms:
             batch.alarms_set.append(Alarm(touched.run.key, touched.run.home, wanted))
 
-    def _tell(self, voice: records.Voice, touched: Touched, outgoing: list[Outgoing]) -> None:
+    def _tell(self, voice: records.Voice, whole: Decision, cause: str, outgoing: list[Outgoing]) -> None:
         """One progress record as a rule; more where so much changed that one could be too large for the broker."""
-        run, changes, start = touched.run, touched.changes, touched.start
+        run, changes, start = whole.run, whole.changes, whole.start
         while len(changes) > CHANGES_PER_RECORD_MAX:
             told, changes = changes[:CHANGES_PER_RECORD_MAX], changes[CHANGES_PER_RECORD_MAX:]
             run.sequence += 1
             progress = records.Progress("running", start, told, None, self._at)
-            outgoing.append(records.progress_record(voice, run, progress, touched.cause))
+            outgoing.append(records.progress_record(voice, run, progress, cause))
             start = None
         run.sequence += 1
-        progress = records.Progress(run.status, start, changes, run.error, self._at, touched.caps_neared)
-        outgoing.append(records.progress_record(voice, run, progress, touched.cause))
+        progress = records.Progress(run.status, start, changes, run.error, self._at, whole.caps_neared)
+        outgoing.append(records.progress_record(voice, run, progress, cause))

@@ -1,5 +1,6 @@
 """Owns the orchestrator's loop body: a batch of records in, one transaction, the decided records out."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -243,7 +244,7 @@ class Owner:
     async def _load(self, inputs: Sequence[Input], due: Sequence[Alarm]) -> None:
         keys = [given.run_key for given in inputs if not isinstance(given, Unreadable)]
         keys.extend(alarm.run_key for alarm in due)
-        missing = {key for key in keys if not self._runs.use(key)}
+        missing = self._runs.use(keys)
         if missing:
             loaded = await self._store.load(missing)
             # Another instance may have started them with a definition that has not come by here yet; of a workflow that
@@ -277,8 +278,8 @@ class Owner:
         self._alarms.set(batch.alarms_set)
         self._instruments.runs_started.inc(len(batch.started))
         ended = [run for run in (*batch.started, *batch.changed) if run.status != "running"]
-        for run in ended:
-            self._instruments.runs_finished.labels(run.status).inc()
+        for status, count in Counter(run.status for run in ended).items():
+            self._instruments.runs_finished.labels(status).inc(count)
         self._runs.evict([run.key for run in ended])
 
     def _require_slices(self, batch: Batch, at_ms: int) -> None:
@@ -336,7 +337,7 @@ class Owner:
 
     def _compare(self, deciding: Deciding) -> None:
         """How many calls runs made, against what runs of their workflow make as a rule."""
-        for run, asked in deciding.calls():
+        for run, asked in deciding.calls:
             total = run.live.dispatched if run.live is not None else sum(step.attempt for step in run.steps.values())
             if asked and self._history.passes(run.workflow, total - asked, total):
                 log.warning(OrchestratorEvent.RUN_AMPLIFIED, run=run.run_id, workflow=run.workflow, calls=total)

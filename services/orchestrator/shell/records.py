@@ -21,20 +21,19 @@ from penstock.contracts.messages import (
     RunSignalled,
     RunStart,
     SignalKind,
-    StepChange,
     TaskRequested,
     ToolRequested,
     WorkCancelled,
 )
 from penstock.runtime.kafka.records import Received
 from services.orchestrator.core.children import ChildAbandoned, ChildRequested
-from services.orchestrator.core.state import Request, Run, RunStatus
+from services.orchestrator.core.state import Change, Decision, Request, Run, RunStatus, Usage
 
 SOURCE: Final = "penstock/orchestrator"
 
 
-def topic_name(request: Request | ChildRequested) -> str:
-    """The broker topic that a request goes to."""
+def topic_name(request: Request) -> str:
+    """The broker topic that a request to an executor goes to."""
     match request:
         case InferenceRequested():
             return _inference_topic(request.pool, request.priority)
@@ -42,8 +41,6 @@ def topic_name(request: Request | ChildRequested) -> str:
             return _task_topic(request.queue)
         case ToolRequested():
             return topics.TOOL_REQUESTED.name
-        case ChildRequested():
-            return topics.RUN_REQUESTED.name
 
 
 @cache
@@ -71,29 +68,25 @@ _FINISHED: Final = Heading(topics.RUN_FINISHED, SOURCE)
 class Voice:
     """What all that is said about one run in one batch shares, encoded once."""
 
-    __slots__ = ("_at", "_tenant", "_trace", "run_id")
+    __slots__ = ("_shared", "_trace", "key", "run_id")
 
     def __init__(self, run: Run, at: bytes) -> None:
-        self._at: Final = at
-        self._tenant: Final = run.tenant.encode()
-        self._trace: Final = trace_of(run)
+        self.key: Final = run.key.hex
+        # The caller's W3C trace, or one made of the run's key.
+        self._trace: Final = run.traceparent[3:35] if run.traceparent else self.key
         self.run_id: Final = run.run_id.encode()
+        self._shared: Final = (("ce_time", at), ("ce_tenant", run.tenant.encode()))
 
     def headers(self, heading: Heading, event_id: str, cause: str, span: str, run_id: bytes | None = None) -> Headers:
         """The headers of one record; `span` is a W3C span id, `run_id` another run's that it is about."""
-        return heading.headers(
-            event_id,
-            self._at,
-            self._tenant,
-            self.run_id if run_id is None else run_id,
-            cause,
-            ids.traceparent(self._trace, span),
-        )
-
-
-def trace_of(run: Run) -> str:
-    """The W3C trace id: the caller's, or one made of the run's key."""
-    return run.traceparent[3:35] if run.traceparent else ids.trace_id(run.key)
+        return [
+            *heading.shared,
+            *self._shared,
+            ("ce_id", event_id.encode()),
+            ("ce_correlationid", self.run_id if run_id is None else run_id),
+            ("ce_causationid", cause.encode()),
+            ("traceparent", ids.traceparent(self._trace, span).encode()),
+        ]
 
 
 def request_record(voice: Voice, request: Request | ChildRequested, cause: str) -> Outgoing:
@@ -102,15 +95,19 @@ def request_record(voice: Voice, request: Request | ChildRequested, cause: str) 
     A child run's key is its own run id, which spreads children over all homes.
     """
     request_id = str(request.request_id)
-    return Outgoing(
-        topic=topic_name(request),
-        key=_child_key(request.request_id) if isinstance(request, ChildRequested) else voice.run_id,
-        value=request.to_json(),
-        headers=voice.headers(_HEADINGS[type(request)], request_id, cause, ids.span_id(request.request_id)),
-    )
+    headers = voice.headers(_HEADINGS[type(request)], request_id, cause, request_id.replace("-", "")[:16])
+    if isinstance(request, ChildRequested):
+        return Outgoing(topics.RUN_REQUESTED.name, _child_key(request.request_id), request.to_json(), headers)
+    return Outgoing(topic_name(request), voice.run_id, _written(_without_none(request)), headers)
 
 
-def abandoned_record(voice: Voice, child: ChildAbandoned, cause: str) -> Outgoing:
+def withdrawn_records(voice: Voice, decision: Decision, cause: str) -> list[Outgoing]:
+    """That a decision does not await children and requests any more."""
+    abandoned = [_abandoned_record(voice, child, cause) for child in decision.abandoned]
+    return abandoned + [_cancelled_record(voice, each, cause) for each in decision.cancellations]
+
+
+def _abandoned_record(voice: Voice, child: ChildAbandoned, cause: str) -> Outgoing:
     """The cancel of a child run: by the key of its request, so it goes to the same partition number."""
     return Outgoing(
         topic=topics.RUN_SIGNALLED.name,
@@ -126,7 +123,7 @@ def abandoned_record(voice: Voice, child: ChildAbandoned, cause: str) -> Outgoin
     )
 
 
-def cancelled_record(voice: Voice, cancelled: WorkCancelled, cause: str) -> Outgoing:
+def _cancelled_record(voice: Voice, cancelled: WorkCancelled, cause: str) -> Outgoing:
     """That nobody awaits a request any more; its id derives from the request's, so a repetition is known as one."""
     return Outgoing(
         topic=topics.WORK_CANCELLED.name,
@@ -154,7 +151,7 @@ def child_finished_record(voice: Voice, run: Run, finished: RunFinished, cause: 
         value=signal.to_json(),
         headers=voice.headers(
             _SIGNALLED,
-            f"{run.key.hex}/answer/{run.sequence}",
+            f"{voice.key}/answer/{run.sequence}",
             cause,
             ids.span_id(parent.request_id),
             run_id,
@@ -173,7 +170,7 @@ class Progress(NamedTuple):
 
     status: RunStatus
     start: RunStart | None
-    changes: Sequence[StepChange]
+    changes: Sequence[Change]
     error: Failure | None
     at: datetime
     caps_neared: Sequence[CapNeared] = ()
@@ -193,7 +190,7 @@ def progress_record(voice: Voice, run: Run, progress: Progress, cause: str) -> O
         "labels": run.labels,
         "sequence": run.sequence,
         "status": progress.status,
-        "changes": [_without_none(change) for change in progress.changes],
+        "changes": progress.changes,
         "at": progress.at,
     }
     if progress.start is not None:
@@ -205,13 +202,39 @@ def progress_record(voice: Voice, run: Run, progress: Progress, cause: str) -> O
     if progress.caps_neared:
         body["caps_neared"] = progress.caps_neared
     if run.usage.model_calls:
-        body["usage"] = run.usage.to_message()
-    value = orjson.dumps(body, _plain, orjson.OPT_UTC_Z)
-    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, voice, run, value, "progress", cause)
+        body["usage"] = _usage(run.usage)
+    return _about_run(topics.RUN_PROGRESSED.name, _PROGRESSED, voice, run, _written(body), "progress", cause)
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    """The same as `usage.to_message()` is written."""
+    return {
+        "model_calls": usage.model_calls,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": {"amount": format(usage.cost, "f"), "currency": usage.currency},
+    }
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    """A body of our own making as the models would write it: what they do beside leaving out None is not needed."""
+    return orjson.dumps(body, _plain, orjson.OPT_UTC_Z)
 
 
 def _without_none(message: Message) -> dict[str, Any]:
-    return {name: value for name, value in message.__dict__.items() if value is not None}
+    body = message.__dict__
+    absent = [name for name in _optional(type(message)) if body[name] is None]
+    if absent:
+        body = body.copy()
+        for name in absent:
+            del body[name]
+    return body
+
+
+@cache
+def _optional(message: type[Message]) -> tuple[str, ...]:
+    """The fields that are left out where they are None."""
+    return tuple(name for name, field in message.model_fields.items() if field.default is None)
 
 
 def _plain(value: Any) -> Any:
@@ -219,20 +242,22 @@ def _plain(value: Any) -> Any:
         return _without_none(value)
     if isinstance(value, Decimal):
         return format(value, "f")
-    raise TypeError(f"{type(value).__name__} has no place in a progress record")
+    raise TypeError(f"{type(value).__name__} has no place in a record")
 
 
 def finished_record(voice: Voice, run: Run, finished: RunFinished, cause: str) -> Outgoing:
     """A run's end. A run that is redriven ends again, under another id."""
-    return _about_run(topics.RUN_FINISHED.name, _FINISHED, voice, run, finished.to_json(), "finished", cause)
+    body = _without_none(finished)
+    if finished.status == "completed" and finished.output is None:
+        body["output"] = None  # null is an output
+    return _about_run(topics.RUN_FINISHED.name, _FINISHED, voice, run, _written(body), "finished", cause)
 
 
 def _about_run(  # what makes a record
     topic: str, heading: Heading, voice: Voice, run: Run, value: bytes, event: str, cause: str
 ) -> Outgoing:
-    key = run.key.hex
-    headers = voice.headers(heading, f"{key}/{event}/{run.sequence}", cause, key[:16])
-    return Outgoing(topic=topic, key=voice.run_id, value=value, headers=headers)
+    headers = voice.headers(heading, f"{voice.key}/{event}/{run.sequence}", cause, voice.key[:16])
+    return Outgoing(topic, voice.run_id, value, headers)
 
 
 def instant(at_ms: int) -> datetime:

@@ -22,12 +22,16 @@ class RunCache:
         """The run, if it is held."""
         return self._runs.get(key.int)
 
-    def use(self, key: UUID) -> bool:
-        """Whether the run is held; it is now the one used last."""
-        if key.int not in self._runs:
-            return False
-        self._runs.move_to_end(key.int)
-        return True
+    def use(self, keys: Iterable[UUID]) -> set[UUID]:
+        """These runs are the ones used last now; the keys of those that are not held."""
+        missing, held = set[UUID](), self._runs
+        for key in keys:
+            number = key.int
+            if number in held:
+                held.move_to_end(number)
+            else:
+                missing.add(key)
+        return missing
 
     def put(self, run: Run) -> None:
         """Keep a run, as the one used last."""

@@ -44,6 +44,11 @@ class TenantBudgets:
         self._used_up: dict[tuple[Key, Cap], int] = {}
         """Until when a cap is taken to have nothing left to claim."""
 
+    @property
+    def there(self) -> bool:
+        """Whether any tenant has a budget."""
+        return bool(self._budgets)
+
     def caps(self, tenant: str) -> Budget | None:
         """A tenant's daily budget; None where it has none."""
         own = self._budgets.get(tenant)
@@ -53,7 +58,7 @@ class TenantBudgets:
 
     def allowance(self, tenant: str, home: int, at_ms: int) -> Allowance | None:
         """What a decision has to know of the tenant's day."""
-        caps = self.caps(tenant) if self._budgets else None
+        caps = self.caps(tenant)
         if caps is None:
             return None
         key = (tenant, day_of(at_ms), home)

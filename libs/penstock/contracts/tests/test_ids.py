@@ -65,4 +65,4 @@ def test_ids_stay_what_they_are() -> None:
     assert ids.event_id(run, "finished") == "cbf94153-5e6a-5912-8212-64eaf48c1c07"
     assert ids.run_id_from_event("https://shop.example/orders", "4711") == "28f36d61-d33a-599c-81e5-84df808fc6ed"
     assert ids.run_id_from_position("penstock.run.requested.v1", 0, 0) == "eeb8b462-95e7-535a-bb6e-5bb7a8ffb97f"
-    assert ids.traceparent(ids.trace_id(run), ids.span_id(run)) == f"00-{run.hex}-{run.hex[:16]}-01"
+    assert ids.traceparent(run.hex, ids.span_id(run)) == f"00-{run.hex}-{run.hex[:16]}-01"

@@ -43,12 +43,11 @@ class CallNode(LeafNode):
 class ModelNode(CallNode):
     """A compiled model step."""
 
-    __slots__ = ("block", "choices", "examples", "images", "prompt", "sampling", "system")
+    __slots__ = ("_fixed", "_schema", "choices", "examples", "images", "prompt", "system")
 
     def __init__(self, block: ModelStep, compiler: Compiler) -> None:
         schema = compiler.schema(block.output_schema, f"{block.id}.output_schema")
         super().__init__(block, "model", schema, compiler.routes(block.model, block.id))
-        self.block = block
         self.prompt: Compiled = compiler.text(block.prompt, f"{block.id}.prompt")
         self.system: Compiled | None = (
             None if block.system is None else compiler.text(block.system, f"{block.id}.system")
@@ -59,13 +58,32 @@ class ModelNode(CallNode):
         self.choices: Compiled | None = (
             compiler.expression(block.choices, f"{block.id}.choices") if isinstance(block.choices, str) else None
         )
-        self.sampling: Sampling | None = (
-            None if block.sampling is None else Sampling(**block.sampling.model_dump(exclude_none=True))
-        )
         self.examples: list[tuple[Compiled, Compiled]] = [
             (compiler.text(each.user, f"{block.id}.examples"), compiler.text(each.assistant, f"{block.id}.examples"))
             for each in block.examples
         ]
+        self._schema = block.output_schema
+        # A request, in the order in which histories list it; what is None here is each request's own.
+        self._fixed = {
+            "pool": None,
+            "model": None,
+            "operation": "chat",
+            "messages": None,
+            "output_schema": None,
+            "regex": block.regex,
+            "choices": None if isinstance(block.choices, str) else block.choices,
+            "max_tokens": block.max_tokens,
+            "on_overflow": block.on_overflow,
+            "temperature": block.temperature,
+            "seed": block.seed,
+            "sampling": None if block.sampling is None else Sampling(**block.sampling.model_dump(exclude_none=True)),
+            "adapter": block.adapter,
+            "stream": block.stream,
+            "prompt": None,
+            "inputs": None,
+            "tools": None,
+            "tool_choice": None,
+        }
 
     def request(self, attribution: dict[str, Any], scope: Scope, step: Step) -> InferenceRequested:
         """The conversation and, where the answer before was invalid, what was wrong with it."""
@@ -77,41 +95,38 @@ class ModelNode(CallNode):
         if size_bytes > VALUE_BYTES_MAX:
             raise TooLargeError("prompt", size_bytes)
         route = self.routes[step.route]
-        own = {
+        own: dict[str, Any] = {
             "pool": route.pool,
             "model": route.model,
-            "operation": "chat",
             "messages": messages,
             "output_schema": self.guide(scope),
-            "regex": self.block.regex,
-            "choices": self.block.choices if self.choices is None else _choices(self.choices, scope),
-            "max_tokens": self.block.max_tokens,
-            "on_overflow": self.block.on_overflow,
-            "temperature": self.block.temperature,
-            "seed": self.block.seed,
-            "sampling": self.sampling,
-            "adapter": self.block.adapter,
-            "stream": self.block.stream,
         }
-        return InferenceRequested.trusted({**attribution, **own})
+        if self.choices is not None:
+            own["choices"] = _choices(self.choices, scope)
+        return InferenceRequested.trusted({**attribution, **self._fixed, **own})
 
     def messages(self, scope: Scope) -> list[ChatMessage]:
         """What the model is asked. Raises ExpressionError."""
         messages = []
         if self.system is not None:
-            messages.append(ChatMessage(role="system", content=evaluated(self.system, scope, "system")))
+            messages.append(_message("system", evaluated(self.system, scope, "system")))
         for user, assistant in self.examples:
-            messages.append(ChatMessage(role="user", content=evaluated(user, scope, "examples")))
-            messages.append(ChatMessage(role="assistant", content=evaluated(assistant, scope, "examples")))
+            messages.append(_message("user", evaluated(user, scope, "examples")))
+            messages.append(_message("assistant", evaluated(assistant, scope, "examples")))
         prompt, images = evaluated(self.prompt, scope, "prompt"), None
         if self.images is not None:
             images = _images(evaluated(self.images, scope, "images"))
-        messages.append(ChatMessage(role="user", content=prompt, images=images))
+        messages.append(_message("user", prompt, images))
         return messages
 
     def guide(self, scope: Scope) -> dict[str, Any] | None:  # noqa: ARG002  # a loop's depends on it
         """The schema that the engine guides its answer by."""
-        return self.block.output_schema
+        return self._schema
+
+
+def _message(role: str, content: str, images: list[Image] | None = None) -> ChatMessage:
+    said = {"role": role, "content": content, "images": images, "tool_calls": None, "tool_call_id": None}
+    return ChatMessage.trusted(said)
 
 
 def _choices(choices: Compiled, scope: Scope) -> list[str]:

@@ -130,7 +130,7 @@ class Checked(Conversation):
             if isinstance(request, ChildRequested) and not request.message.deadline:
                 continue  # nobody waits for it
             assert run.steps[request.step].phase is StepPhase.WAITING
-        assert {change.step for change in decision.changes} <= {step.path for step in decision.steps}
+        assert {change["step"] for change in decision.changes} <= {step.path for step in decision.steps}
 
     def _forget_what_was_undone(self) -> None:
         self.redrives = self.run.redrives

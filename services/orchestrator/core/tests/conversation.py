@@ -8,7 +8,14 @@ from uuid import UUID, uuid5
 import orjson
 
 from penstock.contracts import ids
-from penstock.contracts.messages import InferenceRequested, NextMove, RunFinished, RunRequested, TaskRequested
+from penstock.contracts.messages import (
+    InferenceRequested,
+    NextMove,
+    RunFinished,
+    RunRequested,
+    StepChange,
+    TaskRequested,
+)
 from penstock.testkit.builders import BEGINNING, BEGINNING_MS, Completed, a_definition, a_run, failed, succeeded
 from penstock.workflow.checks import check
 from penstock.workflow.definition import Definition
@@ -58,7 +65,7 @@ def said(decision: Decision) -> dict[str, Any]:
         "alarm_at_ms": decision.alarm_at_ms,
         "charges": (decision.charges, decision.burst_charges),
         "route_events": decision.route_events,
-        "changes": [change.to_json() for change in decision.changes],
+        "changes": decision.changes,
         "start": None if decision.start is None else decision.start.to_json(),
         "finished": None if decision.finished is None else decision.finished.to_json(),
     }
@@ -199,9 +206,14 @@ class Conversation:
         self.given_up += [child.message.run_id for child in decision.abandoned]
         self.cancelled += [each.request_id for each in decision.cancellations]
         # Guard: messages made without validation are what validation would have made.
-        for message in (*decision.requests, *decision.changes, *decision.cancellations):
+        for change in decision.changes:
+            StepChange.model_validate(change, strict=True)
+            assert None not in change.values()
+        whole = [each for each in (decision.start, decision.finished) if each is not None]
+        for message in (*decision.requests, *decision.cancellations, *whole):
             fields = {name: getattr(message, name) for name in type(message).model_fields}
             checked = type(message).model_validate(fields, strict=True)
-            assert (checked, checked.to_json()) == (message, message.to_json())
+            assert checked == message
+            assert orjson.loads(checked.to_json()) == orjson.loads(message.to_json())
             assert message.__dict__.keys() == fields.keys()
         return decision

@@ -53,7 +53,7 @@ def a_talk(
 
 def taken(talk: Conversation) -> list[tuple[str, str | None]]:
     """The models that the last decision asks, and why."""
-    reasons = {change.step: change.route_reason for change in talk.last.changes}
+    reasons = {change["step"]: change.get("route_reason") for change in talk.last.changes}
     return [
         (request.model, reasons[request.step])
         for request in talk.last.requests

@@ -30,7 +30,7 @@ def test_what_holds_lets_the_chain_go_on_and_is_recorded() -> None:
     step = talk.run.steps["main/good"]
     assert (step.kind, step.phase.value, step.output, step.attempt) == ("check", "completed", True, 0)
     assert step in talk.last.steps
-    assert [(change.step, change.preview) for change in talk.last.changes][1] == ("main/good", True)
+    assert [(change["step"], change.get("preview")) for change in talk.last.changes][1] == ("main/good", True)
 
 
 @pytest.mark.parametrize(

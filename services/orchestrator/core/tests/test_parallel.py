@@ -170,7 +170,7 @@ def test_leaves_are_cancelled_in_an_order_that_a_restart_does_not_change() -> No
 
     decision = talk.cancel()
 
-    assert [change.step for change in decision.changes] == ["all/c", "all/main/b"]
+    assert [change["step"] for change in decision.changes] == ["all/c", "all/main/b"]
 
 
 def test_items_are_counted_once() -> None:

@@ -35,7 +35,7 @@ def a_talk(step: dict[str, Any], *routes: dict[str, Any], broken: tuple[int, ...
 
 def taken(talk: Conversation) -> list[tuple[str, str | None]]:
     """The models that the last decision asks, and why."""
-    reasons = {change.step: change.route_reason for change in talk.last.changes}
+    reasons = {change["step"]: change.get("route_reason") for change in talk.last.changes}
     return [
         (request.model, reasons[request.step])
         for request in talk.last.requests
@@ -131,7 +131,7 @@ def test_with_all_routes_open_a_step_waits_for_the_first_to_half_open_and_costs_
     step = talk.run.steps["say"]
     assert talk.asked() == []
     assert (step.phase, step.tries, step.due_at_ms) == (StepPhase.RETRYING, 0, BEGINNING_MS + 30 * SECOND)
-    assert talk.last.changes[0].route_reason == "all_open"
+    assert talk.last.changes[0]["route_reason"] == "all_open"
 
     talk.ring()
 

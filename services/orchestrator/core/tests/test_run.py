@@ -85,7 +85,7 @@ def test_a_start_tells_the_read_side_once() -> None:
     assert decision.start is not None
     assert decision.start.input_preview == {"names": ["a"]}
     assert decision.start.priority.value == "interactive"
-    assert [change.phase for change in decision.changes] == [StepPhase.WAITING]
+    assert [change["phase"] for change in decision.changes] == [StepPhase.WAITING]
 
 
 def test_the_earlier_of_both_deadlines_holds() -> None:
