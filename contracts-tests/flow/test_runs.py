@@ -193,6 +193,13 @@ async def test_a_definition_that_comes_late_serves_the_runs_after_it(flow: Traff
     await flow.upstream.request("late", given(flow), run_id="in-time")
     assert (await flow.downstream.finished(["in-time"]))["in-time"].status == "completed"
 
+    # and the run that came too early begins by a redrive, pinned to it
+    await flow.upstream.signal("too-early", "redrive")
+    ended = flow.downstream.ends
+    await flow.downstream.until(lambda: len(ended("too-early")) == 2, lambda: "the redriven run has not ended")
+    end = (await flow.downstream.finished(["too-early"]))["too-early"]
+    assert (end.status, end.version) == ("completed", "1")
+
 
 async def test_a_run_can_be_cancelled_from_any_partition(flow: Traffic) -> None:
     # given a run whose only step waits
