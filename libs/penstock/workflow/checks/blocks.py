@@ -108,7 +108,7 @@ def check_embed(checker: Checker, block: EmbedStep, place: Place) -> Shape:
         checker.add(path, f"only texts can be embedded, and `input` is a list of {said(items)}")
     elif count_min == 0:
         checker.add(path, "`input` may be an empty list, of which there are no embeddings", MIN_ITEMS)
-    return list_of(list_of(NUMBER), count_min if types_of(shape) else 0)
+    return list_of(list_of(NUMBER), max(1, count_min))
 
 
 def check_tool(checker: Checker, block: ToolStep, place: Place) -> Shape:

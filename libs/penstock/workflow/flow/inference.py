@@ -21,6 +21,7 @@ from penstock.workflow.shapes import (
     closed,
     constant,
     item_of,
+    items_min,
     list_of,
     look_up,
     said,
@@ -222,6 +223,8 @@ class Flow:
             text = f"`{spelled(node.left)}` is {said(shapes[0])} and `{spelled(node.right)}` is {said(shapes[1])}"
             self.add(node, f"{text}: `{node.operator}` cannot take both", "convert one of them")
             return Known(None)
+        if lefts == rights == {"array"} and isinstance(node, nodes.Add):
+            return Known(list_of(union(*map(item_of, shapes)), sum(map(items_min, shapes))))
         if not lefts or not rights or not lefts | rights <= _NUMERIC:
             return Known(TEXT if lefts == rights == {"string"} and isinstance(node, nodes.Add) else None)
         whole = lefts | rights == {"integer"} and isinstance(node, nodes.Add | nodes.Sub | nodes.Mul)

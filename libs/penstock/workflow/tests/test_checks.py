@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_model, a_task
+from penstock.testkit.builders import a_chain, a_child_run, a_definition, a_model, a_task, an_embedding
 from penstock.workflow.checks import check
 from penstock.workflow.checks.checker import BLOCKS_MAX, DEPTH_MAX
 
@@ -363,6 +363,27 @@ def test_later_blocks_know_the_choices() -> None:
     )
 
     assert "not among the values" in fault_of(steps)[1]
+
+
+def test_later_blocks_know_choices_that_a_schema_knows() -> None:
+    kinds = {"type": "array", "minItems": 1, "items": {"enum": ["letter", "invoice"]}}
+    route = {"id": "way", "route": [{"case": "a", "when": "kind == 'leter'", "do": a_task("t")}]}
+    steps = a_chain(a_model("kind", choices="input.kinds"), route)
+
+    (fault,) = check(
+        a_definition(steps, input={"type": "object", "properties": {"kinds": kinds}, "required": ["kinds"]})
+    )
+
+    assert "did you mean `letter`?" in str(fault)
+
+
+def test_an_embedding_has_a_vector_for_each_text_that_is_sure_to_be_there() -> None:
+    steps = [a_task("read"), an_embedding("two", input=["a", "b"]), an_embedding("some", input="{{ read }}")]
+    keep = a_task("keep", input="{{ [two[1], some[0]] }}")
+
+    assert faults(a_chain(*steps, keep)) == []
+    assert "may be absent" in fault_of(a_chain(*steps, a_task("keep", input="{{ two[2] }}")))[1]
+    assert "no tier `large`" in fault_of(an_embedding("one", embed="large"))[1]
 
 
 def test_images_are_an_expression_that_can_give_references() -> None:
