@@ -111,7 +111,7 @@ def read(message: type[R], record: Received, home_partitions: int) -> Work[R]:
     except MalformedEnvelopeError as error:
         raise Poison(f"not a {message.__name__}: {error}") from error
     try:
-        request = message.model_validate_json(value)
+        request: R = message.__pydantic_validator__.validate_json(value)
     except ValidationError as error:
         reason = _reason(error)
         try:
@@ -140,8 +140,8 @@ def request_identity(record: Received) -> str:
             ours = raw == ORCHESTRATOR
         elif name == "ce_id":
             event = raw
-    if ours and event:  # its events are called as its requests are
-        return f"request {event.decode(errors='replace')}"
+        if ours and event:  # its events are called as its requests are
+            return f"request {event.decode(errors='replace')}"
     try:
         return f"request {UUID(orjson.loads(_envelope(record)[2])['request_id'])}"
     except (MalformedEnvelopeError, AttributeError, KeyError, TypeError, ValueError):

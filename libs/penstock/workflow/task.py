@@ -110,7 +110,7 @@ class Task:
         if value is None:
             value = {}
         try:
-            checked = self._arguments.validate_python(value)
+            checked = self._arguments.validator.validate_python(value)  # what the adapter adds is options unused here
         except ValidationError as error:
             raise InputInvalidError(_faults(error, "input")) from error
         if self._single is not None:
@@ -127,8 +127,8 @@ class Task:
         adapter = self._output
         try:
             if adapter is None:
-                return _ANYTHING.dump_json(value)
-            return adapter.dump_json(adapter.validate_python(value))
+                return _ANYTHING.serializer.to_json(value)
+            return adapter.serializer.to_json(adapter.validator.validate_python(value))
         except ValidationError as error:
             raise OutputInvalidError(_faults(error, "output")) from error
         except (PydanticSerializationError, UnicodeEncodeError) as error:

@@ -44,6 +44,7 @@ class Runners:
         self._host = host
         self._queue = queue
         self._attempts = attempts
+        self._handler = attempts.handler
         self._recent = recent
         self._settling = settling
         self._in_flight_max = in_flight_max
@@ -139,7 +140,7 @@ class Runners:
             delivery.key = key
             self._recent.begin(key)
             try:
-                outputs = await self._attempts.handler(record)
+                outputs = await self._handler(record)
             except Exception as error:  # noqa: BLE001  # user code may raise anything
                 again = await self._attempts.again(record, error)
                 if again is None:
