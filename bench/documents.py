@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.calls import MODEL, POOL, percentile
-from bench.driver import Driver
+from bench.driver import Driver, Measured
 from bench.processes import Processes
 from bench.running import run
 from penstock.contracts import topics
@@ -114,10 +115,12 @@ async def _bench(report: dict[str, Any], data: Path, documents: int, repeats: in
     )
     stack = LocalStack(data, deployment=options.deployment)
     add_services(stack, options)
-    try:
+    async with AsyncExitStack() as ending:
+        ending.push_async_callback(stack.stop)
         await stack.start()
         processes = Processes({name: part.pid for name, part in stack.parts.items() if part.pid is not None})
         driver = Driver(stack.bootstrap_servers, options.read_side_partitions, f"bench{int(time.time())}")
+        ending.push_async_callback(driver.stop)
         await driver.start()
         await _publish(stack.bootstrap_servers)
         report["saturated"] = await _saturated(driver, processes, stack.bootstrap_servers, documents, repeats)
@@ -130,9 +133,6 @@ async def _bench(report: dict[str, Any], data: Path, documents: int, repeats: in
                 "samples": [asdict(each) for each in samples],
             }
             console.print(report["soak"]["growth"])
-        await driver.stop()
-    finally:
-        await stack.stop()
 
 
 async def _saturated(
@@ -185,6 +185,15 @@ async def _soak(
 ) -> list[Sample]:
     console.print(f"{seconds / 60:.0f} minutes at {rate:,.0f} documents/s")
     pacing = asyncio.create_task(driver.pace(DOCUMENT.name, int(rate * seconds), rate))
+    try:
+        return await _sampled(pacing, driver, processes, bootstrap_servers)
+    finally:
+        pacing.cancel()
+
+
+async def _sampled(
+    pacing: asyncio.Task[Measured], driver: Driver, processes: Processes, bootstrap_servers: str
+) -> list[Sample]:
     begun, seen = time.perf_counter(), 0
     samples: list[Sample] = []
     while not pacing.done():
