@@ -1,10 +1,13 @@
 """Owns the account of CPU and memory by part, children included."""
 
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import psutil
+
+DRIVER = "driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +22,15 @@ class Spent:
 
 
 class Processes:
-    """The processes of a stack by part, and this one as `driver`."""
+    """The processes of a stack by part, and this one as `driver`.
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._pids = {**pids, "driver": os.getpid()}
+    `children` names the parts whose children are a part of their own, and what that is called; all others count with
+    their children, the driver without.
+    """
+
+    def __init__(self, pids: Mapping[str, int], children: Mapping[str, str] | None = None) -> None:
+        self._pids = {**pids, DRIVER: os.getpid()}
+        self._children = {DRIVER: None, **{part: part for part in pids}, **(children or {})}
         self._before = self._cpu_seconds()
 
     def mark(self) -> None:
@@ -36,15 +44,23 @@ class Processes:
 
     def memory_mib(self) -> dict[str, float]:
         """Resident memory by part, children included: shared pages of Postgres count once per process."""
-        return {part: sum(p.memory_info().rss for p in self._family(part)) / 2**20 for part in self._pids}
+        mib: defaultdict[str, float] = defaultdict(float)
+        for part, process in self._all():
+            mib[part] += process.memory_info().rss / 2**20
+        return dict(mib)
 
     def _cpu_seconds(self) -> dict[str, float]:
-        seconds = {}
-        for part in self._pids:
-            times = [process.cpu_times() for process in self._family(part)]
-            seconds[part] = sum(t.user + t.system for t in times)
-        return seconds
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for part, process in self._all():
+            times = process.cpu_times()
+            seconds[part] += times.user + times.system
+        return dict(seconds)
 
-    def _family(self, part: str) -> list[psutil.Process]:
-        process = psutil.Process(self._pids[part])
-        return [process] if part == "driver" else [process, *process.children(recursive=True)]
+    def _all(self) -> Iterator[tuple[str, psutil.Process]]:
+        for part, pid in self._pids.items():
+            process = psutil.Process(pid)
+            yield part, process
+            children = self._children[part]
+            if children is not None:
+                for child in process.children(recursive=True):
+                    yield children, child

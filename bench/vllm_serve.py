@@ -5,14 +5,12 @@ import os
 import socket
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from bench.vllm_load import MAX_TOKENS, Level, prompts
+from bench.processes import Processes
+from bench.vllm_load import ENGINE, MAX_TOKENS, Level, closed_loop, prompts
 from services.local.ports import LOOPBACK
 from services.local.settings import python_environment
 
@@ -80,8 +78,7 @@ async def _ready(session: Any, process: asyncio.subprocess.Process) -> None:
 
 
 async def _measured(session: Any, pid: int, in_flight: int, seconds: float) -> Level:
-    level, requests = Level(in_flight), prompts()
-    begun = 0.0
+    requests = prompts()
 
     async def ask() -> int:
         request = next(requests)
@@ -97,20 +94,4 @@ async def _measured(session: Any, pid: int, in_flight: int, seconds: float) -> L
             response.raise_for_status()
             return int(answer["usage"]["completion_tokens"])
 
-    async def keep_asking() -> None:
-        while not begun or time.perf_counter() - begun < seconds:
-            asked_at = time.perf_counter()
-            tokens = await ask()
-            if begun and time.perf_counter() - begun < seconds:
-                level.take(tokens, 1000 * (time.perf_counter() - asked_at))
-
-    await asyncio.gather(*(ask() for _ in range(SETTLE * in_flight)))
-    spent, begun = _cpu_seconds(pid), time.perf_counter()
-    await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
-    level.seconds, level.cpu_seconds = seconds, _cpu_seconds(pid) - spent
-    return level
-
-
-def _cpu_seconds(pid: int) -> float:
-    family = [psutil.Process(), psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(times.user + times.system for times in (process.cpu_times() for process in family))
+    return await closed_loop(ask, in_flight, seconds, SETTLE, Processes({"serve": pid}, {"serve": ENGINE}))

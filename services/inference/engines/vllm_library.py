@@ -5,6 +5,7 @@ here, and leaves this module as plain values wherever it is not vLLM's own busin
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -52,6 +53,8 @@ class Built:
     engine: Any
     """vLLM's AsyncLLM."""
     tokenizer: Any
+    encode: Callable[[str], list[int]] | None
+    """A text's tokens, none added, by the tokenizer's core alone; None where it has none."""
     context_tokens_max: int
     kv_tokens_max: int
     pooling: bool
@@ -101,10 +104,11 @@ def build(options: VllmOptions, gauges: Gauges, environment: MutableMapping[str,
         enable_log_requests=arguments.enable_log_requests,
         disable_log_stats=arguments.disable_log_stats,
     )
-    cache = config.cache_config
+    cache, tokenizer = config.cache_config, engine.get_tokenizer()
     return Built(
         engine=engine,
-        tokenizer=engine.get_tokenizer(),
+        tokenizer=tokenizer,
+        encode=_core(tokenizer),
         context_tokens_max=config.model_config.max_model_len,
         kv_tokens_max=(cache.num_gpu_blocks or 0) * cache.block_size,
         pooling=config.model_config.runner_type == "pooling",
@@ -115,6 +119,28 @@ def build(options: VllmOptions, gauges: Gauges, environment: MutableMapping[str,
             for number, (name, path) in enumerate(sorted(options.adapters.items()), start=1)
         },
     )
+
+
+def _core(tokenizer: Any) -> Callable[[str], list[int]] | None:
+    """What `tokenizer(text, add_special_tokens=False)` comes to, without what transformers puts around it.
+
+    It takes half of the time. The copy is ours: vLLM sets the original to cut prompts where it renders them itself.
+    """
+    from vllm.v1.engine.detokenizer import uses_fast_detokenizer
+
+    if not uses_fast_detokenizer(tokenizer):
+        return None
+    core = deepcopy(tokenizer.backend_tokenizer)
+    core.no_truncation()
+    core.no_padding()
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = core.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
+
+    sample = " Wasser, water, 水  \n".join(["", *tokenizer.all_special_tokens, ""])
+    same = encode(sample) == list(tokenizer(sample, add_special_tokens=False)["input_ids"])
+    return encode if same else None
 
 
 def _stat_logger(gauges: Gauges) -> type:

@@ -23,13 +23,14 @@ def token_ids(built: Built, request: InferenceRequested) -> list[int]:
         if request.prompt is not None:
             ids = built.tokenizer.encode(request.prompt)
         else:
-            ids = built.tokenizer.apply_chat_template(
+            said = built.tokenizer.apply_chat_template(
                 [_said(message) for message in request.messages],
                 tools=shown_tools(request),
                 add_generation_prompt=True,
-                tokenize=True,
+                tokenize=built.encode is None,
                 return_dict=False,
             )
+            ids = said if built.encode is None else built.encode(said)
     except Exception as error:  # templates are the model's code and raise whatever they like
         raise refusal("bad_request", f"the model's chat template refuses this: {error}", NextMove.GIVE_UP) from error
     return list(ids)

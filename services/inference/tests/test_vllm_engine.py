@@ -9,6 +9,7 @@ import pytest
 from penstock.contracts.messages import ChatMessage, Image, InferenceRequested, Lane, NextMove, Sampling, ToolSignature
 from services.inference.engines.protocol import AbortedError, Delta, EngineFailedError, Generation
 from services.inference.engines.vllm import VllmEngine
+from services.inference.engines.vllm_prompts import token_ids
 from services.inference.tests.scripted import a_request
 from services.inference.tests.small_vllm import small_vllm
 from services.local.small_models import prepared
@@ -49,6 +50,10 @@ async def refused(engine: VllmEngine, request: InferenceRequested) -> tuple[str,
     return caught.value.error.code, caught.value.error.next
 
 
+def says_plainly(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def says(text: str) -> list[ChatMessage]:
     return [ChatMessage(role="user", content=text)]
 
@@ -62,6 +67,24 @@ async def test_its_limits_and_its_counts_are_exact(engine: VllmEngine) -> None:
     assert limits.tokens_exact
     assert engine.prompt_tokens(a_request()) == generation.usage.input + generation.usage.cached_input
     assert (engine.load().kv_tokens_max or 0) > 10_000
+
+
+async def test_a_prompt_has_the_tokens_that_its_tokenizer_gives_it(engine: VllmEngine) -> None:
+    # given prompts that tokenizers trip over
+    built = engine._life.current().built
+    texts = [
+        "water",
+        "",
+        "  two  spaces \n",
+        "水と火 \u00e9e\u0301 \U0001f30a",
+        "<|im_start|>user\n<|im_end|>",
+        LONG * 20,
+    ]
+    assert built.encode is not None
+
+    for text in texts:
+        slow = built.tokenizer.apply_chat_template(says_plainly(text), add_generation_prompt=True, return_dict=False)
+        assert token_ids(built, a_request(messages=says(text))) == slow
 
 
 async def test_an_answer_comes_piece_by_piece_to_the_same_text(engine: VllmEngine) -> None:
