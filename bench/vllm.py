@@ -163,7 +163,12 @@ def _print_aims(lines: Sequence[dict[str, Any]]) -> None:
     for line in lines:
         value = f"{line['value']}{'' if line['met'] else ' (not met)'}"
         table.add_row(
-            line["what"], str(line["kafka"]), str(line["rival"]), value, str(line["values"]), str(line["wanted"])
+            line["what"],
+            f"{line['kafka']:,.1f}",
+            f"{line['rival']:,.1f}",
+            value,
+            ", ".join(str(each) for each in line["values"]),
+            str(line["wanted"]),
         )
     console.print(table)
 
@@ -184,7 +189,7 @@ def _print_account(turns: Sequence[Figures]) -> None:
             running = statistics.median(each["running"] for each in measured)
             spent = ", ".join(f"{part} {ms}" for part, ms in sorted(cpu[side].items()))
             ratio = f"{_slowest(cpu['raw']) / _slowest(cpu[side]):.2f}"
-            table.add_row(f"{model}, {in_flight}", side, str(running), spent, ratio)
+            table.add_row(f"{model}, {in_flight}", side, f"{running:,.0f}", spent, ratio)
     console.print(table)
 
 

@@ -228,13 +228,20 @@ class EngineLife:
         await asyncio.to_thread(built.shut_down)
         vllm_library.fail_calls(built)  # of a call that was just on its way in; nobody else would end it
         await asyncio.to_thread(_kill, processes)
-        multiprocessing.active_children()  # waits for those that are dead: none is left a zombie
+        await asyncio.to_thread(_await_end, processes)
 
 
 def _kill(process_ids: list[int]) -> None:
     for process_id in process_ids:
         if psutil.pid_exists(process_id):
             kill_tree(psutil.Process(process_id))
+
+
+def _await_end(process_ids: list[int]) -> None:
+    """None is left a zombie: one that was killed takes a moment to die, longer where much else runs."""
+    for child in multiprocessing.active_children():
+        if child.pid in process_ids:
+            child.join(vllm_library.SHUTDOWN_SECONDS)
 
 
 def _away(message: str) -> EngineFailedError:
