@@ -121,7 +121,8 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
                         yield Record(
                             topic, partition, offset, each.timestamp, each.key, each.value, tuple(each.headers)
                         )
-            self.next_fetch_offset = batch.next_offset  # also past what compaction took from its end
+            # Past what compaction took from its end, and never back where batches are read again.
+            self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
 
 
 class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no types

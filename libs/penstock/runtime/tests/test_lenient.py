@@ -50,6 +50,24 @@ def test_any_bytes_may_be_a_header_name(name: bytes) -> None:
     assert [record.value for record in read(data, 2)] == [b"v2"]
 
 
+def test_what_was_handed_out_before_such_a_record_is_not_handed_out_again() -> None:
+    """Guard: the batches of one fetch are read again from the first, past all that came before the odd name."""
+
+    def a_batch(first: int) -> bytes:
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+        for offset in range(first, first + 3):
+            header = (PLACEHOLDER if offset == 5 else "fine", b"1")
+            builder.append(offset, timestamp=1, key=b"k", value=b"v%d" % offset, headers=[header])
+        return bytes(builder.build())
+
+    # given three batches in one fetch, with an odd name at the end of the second
+    data = a_batch(0) + with_name(a_batch(3), b"\xff\xfe") + a_batch(6)
+
+    # when they are read, then each record comes once
+    assert [record.offset for record in read(data)] == list(range(9))
+    assert [record.offset for record in read(data, 4)] == list(range(4, 9))
+
+
 @pytest.mark.stack
 async def test_a_partition_moves_on_past_such_a_record(stack: Any) -> None:
     """Given a real broker that took a record with such a name, when it is consumed, then what follows it is, too."""
