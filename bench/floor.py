@@ -20,8 +20,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from rich.console import Console
 
+from bench.driver import SECONDS_MAX
 from bench.floor_parts import FINISHED, PARTITIONS, REQUESTED, SQL, STEPS, TOPICS
 from bench.processes import Processes
+from bench.running import run
 from penstock.runtime.kafka.records import partition_of
 from services.local.stack import LocalStack
 
@@ -40,7 +42,7 @@ def main(
 
     Example: python -m bench.floor --repeats 1
     """
-    asyncio.run(_floor(repeats, runs))
+    run(_floor(repeats, runs))
 
 
 async def _floor(repeats: int, runs: int) -> None:
@@ -105,6 +107,10 @@ async def _saturate(producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, labe
     sent = finished = 0
     began = time.perf_counter()
     while finished < runs:
+        if time.perf_counter() - began > SECONDS_MAX:
+            raise TimeoutError(
+                f"{runs - finished} of {runs} runs are missing after {SECONDS_MAX:.0f} s: has a part died?"
+            )
         while sent < runs and sent - finished <= OUTSTANDING_MAX - CHUNK:
             batches = [producer.create_batch() for _ in range(PARTITIONS)]
             for number in range(sent, min(sent + CHUNK, runs)):
